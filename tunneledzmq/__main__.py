@@ -1,0 +1,32 @@
+"""The command line: ``python -m tunneledzmq``."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+USAGE = """\
+usage: tunneledzmq demo [...]
+
+commands:
+  demo    run the main job on an embedded SSH server: `tunneledzmq demo --help`
+"""
+
+
+def main() -> int:
+    """Run the command that the arguments name; return the exit status."""
+    command, *rest = sys.argv[1:] or ["--help"]
+    if command == "demo":
+        from .demo import main as demo
+
+        return demo(rest)
+    if command in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    print(f"tunneledzmq: no command {command!r}\n{USAGE}", end="", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

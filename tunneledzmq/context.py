@@ -1,0 +1,87 @@
+"""`TunneledContext`: a `zmq.Context` whose sockets connect through SSH servers."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import zmq
+
+from .options import SSHLike, SSHOptions, to_options
+from .pool import GatewayPool
+from .socket import TunneledSocket
+from .tunnel import Tunnel
+
+__all__ = ["TunneledContext"]
+
+
+class TunneledContext(zmq.Context[TunneledSocket]):
+    """A :class:`zmq.Context` whose sockets take ``ssh=`` in ``connect``.
+
+    Args:
+        io_threads: as with :class:`zmq.Context`; or a context to shadow.
+        shadow: a context, or its address, to share the libzmq context of.
+        ssh: the server for every ``connect`` to a ``tcp://`` address that names none itself.
+            Default: that of a shadowed `TunneledContext`, else none.
+        isolate: `True`: each SSH connection lives in a helper process of its own. `False`: in
+            threads of this process, which then share its GIL. A shadow uses the SSH connections
+            of the `TunneledContext` that it shadows.
+
+    Raises:
+        ValueError: `ssh` is malformed.
+        TypeError: `ssh` is of another type.
+    """
+
+    _socket_class = TunneledSocket
+    _repr_cls = "tunneledzmq.TunneledContext"
+    _instance: Any = None
+    _instance_pid: int | None = None
+
+    _ssh: SSHOptions | None = None
+    _pool: GatewayPool
+    _owner_pid: int = 0
+
+    def __init__(
+        self,
+        io_threads: int | zmq.Context[Any] = 1,
+        shadow: zmq.Context[Any] | int = 0,
+        *,
+        ssh: SSHLike | None = None,
+        isolate: bool = True,
+    ) -> None:
+        # Checked first, so that a context that fails to be made has nothing to be undone.
+        default = None if ssh is None else to_options(ssh)
+        super().__init__(io_threads, shadow)  # type: ignore[call-overload]
+        original = io_threads if isinstance(io_threads, zmq.Context) else shadow
+        if isinstance(original, TunneledContext):
+            self._ssh = original._ssh if default is None else default
+            self._pool = original._pool
+        else:
+            self._ssh = default
+            self._pool = GatewayPool(isolate=isolate)
+        self._owner_pid = os.getpid()
+
+    def __copy__(self, memo: Any = None) -> TunneledContext:
+        """Copying a context creates a shadow copy, which keeps the ``ssh`` default."""
+        return self.__class__(shadow=self)
+
+    __deepcopy__ = __copy__
+
+    @property
+    def tunnels(self) -> list[Tunnel]:
+        """The open tunnels of all its sockets."""
+        return self._pool.tunnels
+
+    def term(self) -> None:
+        """Close or terminate the context, as :meth:`zmq.Context.term` does.
+
+        It returns when libzmq has handed over all that its sockets' LINGER allows; what the
+        gateways hold by then they deliver by themselves, as the kernel does for TCP.
+        """
+        pool = getattr(self, "_pool", None)
+        if pool is None or self._owner_pid != os.getpid():
+            super().term()
+            return
+        pool.interrupt()
+        super().term()
+        pool.shutdown()

@@ -1,0 +1,97 @@
+"""The control pipe between the program and a gateway: one JSON object a line.
+
+From the program:
+
+=========  =========================================================  ==========================
+type       further members                                            meaning
+=========  =========================================================  ==========================
+``login``  ``server``, ``options``, ``directory``, ``log_level``      first message, once
+``open``   ``id``, ``host``, ``port``, ``local``, ``again``           open tunnel `id`; ``again``
+                                                                      after a restart
+``close``  ``id``, ``linger`` (ms, -1 for ever), ``grace`` (s)        libzmq gives it up
+``stats``  ``id``, ``serial``                                         ask for counters
+=========  =========================================================  ==========================
+
+End of file from the program means that it has ended, or its context has: nothing new will come.
+
+From the gateway:
+
+==========  ========================================================  ==========================
+type        further members                                           meaning
+==========  ========================================================  ==========================
+``opened``  ``id``, ``local``                                         logged in, and listening
+``failed``  ``id``, ``error``                                         answer to ``open``
+``state``   ``state``, ``error``, ``reconnects``                      the SSH session's
+``trouble`` ``id``, ``message``                                       the far side refused one
+``closed``  ``id``, and the counters                                  drained and gone
+``stats``   ``id``, ``serial``, and the counters                      answer to ``stats``
+``log``     ``name``, ``level``, ``message``                          a log record
+``bye``     \\                                                         the gateway ends by itself
+==========  ========================================================  ==========================
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from queue import Empty, SimpleQueue
+from typing import Any
+
+__all__ = ["ControlChannel", "Message"]
+
+Message = dict[str, Any]
+
+
+class ControlChannel:
+    """One end of the control pipe, over a connected stream socket.
+
+    Any thread may send, also from a finalizer; one thread receives.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._partial = b""
+        # Messages that were given to send() and are not sent yet. SimpleQueue.put may be called
+        # from a finalizer that interrupts send(): it only queues, and the interrupted call sends.
+        self._outgoing: SimpleQueue[bytes] = SimpleQueue()
+        # Held by the one thread that empties the queue.
+        self._sending = threading.Lock()
+
+    def fileno(self) -> int:
+        """Return the descriptor to select on for :meth:`receive`."""
+        return self._sock.fileno()
+
+    def send(self, message: Message) -> None:
+        """Send `message`, unless the other end is gone, which :meth:`receive` tells."""
+        self._outgoing.put(json.dumps(message).encode() + b"\n")
+        while not self._outgoing.empty() and self._sending.acquire(blocking=False):
+            try:
+                while True:
+                    self._sock.sendall(self._outgoing.get_nowait())
+            except (Empty, OSError):
+                pass
+            finally:
+                self._sending.release()
+
+    def receive(self) -> list[Message] | None:
+        """Wait for data and return the messages that are complete; `None` at the end of file."""
+        try:
+            data = self._sock.recv(1 << 16)
+        except OSError:
+            data = b""
+        if not data:
+            return None
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def shutdown(self) -> None:
+        """Send end of file; what the other end still says can be received."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Close this end."""
+        self._sock.close()

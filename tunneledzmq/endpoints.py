@@ -1,0 +1,123 @@
+"""ZeroMQ endpoints: the far one that a tunnel leads to, and the local leg's."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from typing import NamedTuple
+
+__all__ = ["RemoteEndpoint", "check_local", "is_tcp", "parse_remote", "split_host_port"]
+
+# sun_path has 108 bytes on Linux and 104 on the BSDs and macOS, with the closing zero.
+MAX_IPC_PATH = 103
+
+_PORT = re.compile(r"[0-9]{1,5}\Z")
+_NAME = re.compile(r"[^\s\x00-\x1f\x7f\[\]/:;@*?#'\"`$\\&<>|(){}]+\Z")
+
+
+class RemoteEndpoint(NamedTuple):
+    """``tcp://HOST:PORT`` as the SSH server sees it."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp://{host}:{self.port}"
+
+
+def is_tcp(addr: str) -> bool:
+    """Tell whether `addr` is a ``tcp://`` endpoint."""
+    return addr.startswith("tcp://")
+
+
+def parse_remote(addr: str) -> RemoteEndpoint:
+    """Parse the endpoint that is to be reached from the SSH server.
+
+    Args:
+        addr: ``tcp://HOST:PORT``; HOST is a name, an IPv4 address or a bracketed IPv6 address.
+
+    Raises:
+        ValueError: `addr` is anything else.
+    """
+    if not is_tcp(addr):
+        raise ValueError(f"ssh= takes tcp://HOST:PORT addresses only (addr={addr!r})")
+    try:
+        host, port = split_host_port(addr[len("tcp://") :])
+    except ValueError as exc:
+        raise ValueError(f"{exc} (addr={addr!r})") from None
+    if port is None:
+        raise ValueError(f"no port: write tcp://HOST:PORT (addr={addr!r})")
+    return RemoteEndpoint(host, port)
+
+
+def check_local(local: str) -> str:
+    """Check an endpoint for the local leg and return it.
+
+    Args:
+        local: ``tcp://127.0.0.1:*``, ``tcp://127.0.0.1:7000`` or ``ipc:///absolute/path``.
+
+    Raises:
+        ValueError: `local` is anything else, or could be reached from other machines.
+    """
+    if local.startswith("ipc://"):
+        path = local[len("ipc://") :]
+        if not os.path.isabs(path) or "\0" in path:
+            raise ValueError(f"ipc:// needs an absolute path (local={local!r})")
+        if len(os.fsencode(path)) > MAX_IPC_PATH:
+            raise ValueError(f"path longer than {MAX_IPC_PATH} bytes (local={local!r})")
+        return local
+    if not is_tcp(local):
+        raise ValueError(
+            f"local= takes tcp://127.0.0.1:*, tcp://127.0.0.1:PORT or ipc:///path (local={local!r})"
+        )
+    wildcard = local.endswith((":*", ":0"))
+    try:
+        host, port = split_host_port(local[len("tcp://") : -2] if wildcard else local[6:])
+    except ValueError as exc:
+        raise ValueError(f"{exc} (local={local!r})") from None
+    if not wildcard and port is None:
+        raise ValueError(f"no port: write tcp://127.0.0.1:* for any (local={local!r})")
+    if not _is_loopback(host):
+        raise ValueError(f"the local leg must be on a loopback address (local={local!r})")
+    return local
+
+
+def split_host_port(text: str) -> tuple[str, int | None]:
+    """Split ``HOST[:PORT]``; an IPv6 HOST stands in brackets.
+
+    Raises:
+        ValueError: HOST or PORT is malformed; the message does not repeat `text`.
+    """
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket:
+            raise ValueError("a bracket is not closed")
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise ValueError("what stands in brackets is no IPv6 address") from None
+        if rest and not rest.startswith(":"):
+            raise ValueError("only :PORT may follow the bracket")
+        colon, port = rest[:1], rest[1:]
+    else:
+        host, colon, port = text.partition(":")
+        if ":" in port:
+            raise ValueError("more than one colon: an IPv6 address stands in brackets, [::1]")
+        if not _NAME.match(host) or host.startswith("-"):
+            raise ValueError("no valid host name" if host else "no host name")
+    if not colon:
+        return host, None
+    if not _PORT.match(port) or not 0 < int(port) < 65536:
+        raise ValueError("the port must be a number from 1 to 65535")
+    return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

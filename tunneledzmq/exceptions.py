@@ -1,0 +1,62 @@
+"""The errors of this package.
+
+* :exc:`TunnelError`, a :exc:`zmq.ZMQError`
+
+  * :exc:`SSHConnectionError`
+  * :exc:`SSHAuthenticationError`
+  * :exc:`HostKeyError`
+
+    * :exc:`UnknownHostKeyError`
+    * :exc:`HostKeyChangedError`
+
+  * :exc:`GatewayError`
+
+Malformed arguments are a :exc:`ValueError` or a :exc:`TypeError`, as everywhere in Python.
+"""
+
+from __future__ import annotations
+
+import zmq
+
+__all__ = [
+    "GatewayError",
+    "HostKeyChangedError",
+    "HostKeyError",
+    "SSHAuthenticationError",
+    "SSHConnectionError",
+    "TunnelError",
+    "UnknownHostKeyError",
+]
+
+
+class TunnelError(zmq.ZMQError):
+    """A tunnel could not be set up.
+
+    Args:
+        errno: an :mod:`errno` code that fits the cause.
+        msg: what failed, at which server, and what to do about it.
+    """
+
+
+class SSHConnectionError(TunnelError):
+    """No SSH session: name not found, refused, unreachable, timed out, or no SSH server there."""
+
+
+class SSHAuthenticationError(TunnelError):
+    """The server did not let us in, or a private key could not be used."""
+
+
+class HostKeyError(TunnelError):
+    """The server could not prove that it is the one that it should be."""
+
+
+class UnknownHostKeyError(HostKeyError):
+    """The server's host key stands in no known_hosts file."""
+
+
+class HostKeyChangedError(HostKeyError):
+    """known_hosts has another key for this server."""
+
+
+class GatewayError(TunnelError):
+    """The gateway process could not be started, or died and could not be restarted."""

@@ -1,0 +1,271 @@
+"""A tunnel, as the gateway sees it: a listener, and the connections that it took."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from sshtunnel import _ForwardServer, _StreamForwardServer
+
+from .connection import Connection
+from .pump import READ
+
+if TYPE_CHECKING:
+    from .forwarder import TunnelForwarder
+
+__all__ = ["Forward", "StreamServer", "TCPServer"]
+
+# Seconds for which an unfinished connection may stand still before it is given up: about as long as
+# the kernel tries to deliver what a program left in a TCP socket.
+STALL_TIMEOUT = 100.0
+
+# The same for connections that the program holds open, when the program itself has ended.
+ORPHAN_TIMEOUT = 1.0
+
+# Seconds without accepting after the process ran out of descriptors.
+ACCEPT_PAUSE = 0.5
+
+
+class _ServerMixin:
+    """What our listeners do otherwise than socketserver's: accepted sockets go to the pump."""
+
+    request_queue_size = 128
+    forward: Forward
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Take an accepted connection (socketserver's seam for threads and processes)."""
+        self.forward.accept(request)
+
+    def shutdown(self) -> None:
+        """Do nothing: there is no serve_forever() to be stopped."""
+
+
+class TCPServer(_ServerMixin, _ForwardServer):  # type: ignore[misc]
+    """sshtunnel's listener on a TCP port."""
+
+    def __init__(self, address: tuple[str, int], *args: Any, **kwargs: Any) -> None:
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, *args, **kwargs)
+
+
+class StreamServer(_ServerMixin, _StreamForwardServer):  # type: ignore[misc]
+    """sshtunnel's listener on a Unix socket, closed to other users."""
+
+    def server_bind(self) -> None:
+        """Bind with mode 0600, in place of a socket that nobody listens on."""
+        path = self.server_address
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
+        super().server_bind()
+        # Nobody can connect before server_activate(), which is after this.
+        os.chmod(path, 0o600)
+
+    def server_close(self) -> None:
+        """Close and remove the socket."""
+        super().server_close()
+        with suppress(OSError):
+            os.unlink(self.server_address)
+
+
+class Forward:
+    """The way from a local endpoint to an address that the SSH server reaches.
+
+    Args:
+        forwarder: the SSH session.
+        id: the tunnel's number in the control protocol.
+        remote: host and port, as the server sees them.
+        on_change: called when a connection has ended, or accepting has.
+        on_trouble: called with the reason when the server refuses to connect to `remote`.
+    """
+
+    def __init__(
+        self,
+        forwarder: TunnelForwarder,
+        id: int,
+        remote: tuple[str, int],
+        on_change: Callable[[Forward], None],
+        on_trouble: Callable[[Forward, str], None],
+    ) -> None:
+        self.id = id
+        self.remote = remote
+        self._forwarder = forwarder
+        self._pump = forwarder.pump
+        self._on_change = on_change
+        self._on_trouble = on_trouble
+        self._server: TCPServer | StreamServer | None = None
+
+        # Guarded by the pump's lock.
+        self.connections: set[Connection] = set()
+        self.connections_total = 0
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        # When there was a connection last (time.monotonic).
+        self._last_used = time.monotonic()
+        self._accept_again = 0.0
+
+        # Since when libzmq is giving the tunnel up, and how long that may take.
+        self._closing_since: float | None = None
+        self._linger = -1
+        self._grace = 0.0
+
+    def listen(self, local: str) -> str:
+        """Listen on the local endpoint and return it with its port.
+
+        Raises:
+            OSError: the endpoint is taken, or cannot be had.
+        """
+        self._server = server = self._forwarder.make_server(self.remote, local)
+        server.forward = self
+        server.socket.setblocking(False)
+        if isinstance(server, StreamServer):
+            return local
+        host, port = server.server_address[:2]
+        return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+    # The listener as a source of the pump, while there is an SSH session
+
+    def fileno(self) -> int:
+        """Return the listener's descriptor."""
+        return self._server.fileno() if self._server is not None else -1
+
+    def ready(self, events: int) -> None:
+        """Accept a connection of libzmq."""
+        if self._server is None:
+            return
+        try:
+            request, address = self._server.get_request()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as exc:
+            # Out of descriptors: it would be ready again and again.
+            self._pump.watch(self, 0)
+            self._accept_again = time.monotonic() + ACCEPT_PAUSE
+            self._on_trouble(self, f"cannot accept a connection: {exc}")
+            self._on_change(self)
+            return
+        self._server.process_request(request, address)
+
+    def accept(self, request: socket.socket) -> None:
+        """Carry an accepted connection to the peer."""
+        transport = self._forwarder.transport
+        if transport is None:
+            request.close()
+            return
+        self.connections.add(Connection(request, self, transport))
+        self.connections_total += 1
+
+    def resume(self) -> None:
+        """Accept connections from now on: there is an SSH session."""
+        with self._pump.lock:
+            self._accept_again = 0.0
+            if self._server is not None:
+                self._pump.watch(self, READ)
+
+    def pause(self) -> None:
+        """Let connections wait in the listener's queue: the SSH session is gone."""
+        with self._pump.lock:
+            self._accept_again = 0.0
+            self._pump.watch(self, 0)
+
+    def stop_listening(self) -> None:
+        """Close the listener; connections go on."""
+        with self._pump.lock:
+            if self._server is not None:
+                self._pump.forget(self)
+                self._forwarder.drop_server(self._server)
+                self._server = None
+
+    # What its connections report, with the pump's lock held
+
+    def on_connection_closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self.connections.discard(connection)
+        self._last_used = time.monotonic()
+        self._on_change(self)
+
+    def on_refused(self, reason: str) -> None:
+        """Tell why the server did not connect to the peer."""
+        self._on_trouble(self, reason)
+
+    def stats(self) -> dict[str, int]:
+        """Return the counters, by their names in :class:`tunneledzmq.TunnelStats`."""
+        with self._pump.lock:
+            return {
+                "bytes_sent": self.bytes_sent,
+                "bytes_received": self.bytes_received,
+                "connections_open": len(self.connections),
+                "connections_total": self.connections_total,
+            }
+
+    # The end
+
+    @property
+    def closing(self) -> bool:
+        """Whether libzmq is giving the tunnel up."""
+        return self._closing_since is not None
+
+    @property
+    def needs_checks(self) -> bool:
+        """Whether :meth:`next_check` has something to do."""
+        return self.closing or bool(self._accept_again)
+
+    def close(self, linger: int, grace: float) -> None:
+        """Begin to end: libzmq gives the tunnel up.
+
+        Args:
+            linger: milliseconds for which it may go on sending; -1 for ever.
+            grace: seconds without a connection after which it will not connect again.
+        """
+        self._closing_since = time.monotonic()
+        self._linger, self._grace = linger, grace
+
+    def next_check(self, now: float, *, orphaned: bool) -> float | None:
+        """Give up what must be given up, and tell when to look again.
+
+        Returns:
+            A time (time.monotonic); `None` when the end is reached.
+        """
+        with self._pump.lock:
+            if self._accept_again and now >= self._accept_again:
+                self.resume()
+            for connection in list(self.connections):
+                if now >= self._deadline(connection, orphaned):
+                    connection.abort()
+            if self.connections:
+                return min(self._deadline(c, orphaned) for c in self.connections)
+            if orphaned:
+                return None
+            if self._closing_since is None:
+                return self._accept_again or float("inf")
+            if self._waiting():
+                self._last_used = now
+            end = max(self._last_used, self._closing_since) + self._grace
+            return end if now < end else None
+
+    def _deadline(self, connection: Connection, orphaned: bool) -> float:
+        if not self.closing and not orphaned:
+            return float("inf")
+        if connection.local_eof:
+            return connection.last_progress + STALL_TIMEOUT
+        if orphaned:
+            return connection.last_progress + ORPHAN_TIMEOUT
+        if self._linger < 0 or self._closing_since is None:
+            return float("inf")
+        return self._closing_since + self._linger / 1000 + self._grace + STALL_TIMEOUT
+
+    def _waiting(self) -> bool:
+        """Tell whether a connection of libzmq waits to be accepted."""
+        if self._server is None:
+            return False
+        poll = select.poll()
+        poll.register(self._server.fileno(), select.POLLIN)
+        return bool(poll.poll(0))

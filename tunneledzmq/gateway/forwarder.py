@@ -1,0 +1,160 @@
+"""sshtunnel's forwarder, with this package's login, transport and listeners at its seams."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from sshtunnel import BaseSSHTunnelForwarderError, SSHTunnelForwarder
+
+from .forward import StreamServer, TCPServer
+from .login import Login, authenticate, connect, handshake
+from .pump import Link, Pump
+from .transport import ForwardTransport
+
+__all__ = ["TunnelForwarder"]
+
+
+class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
+    """An ``SSHTunnelForwarder`` whose listeners outlive its SSH sessions.
+
+    What it does otherwise than its base class: the host key is verified before anything is told to
+    the server (``_connect_to_gateway``); errors say why (:mod:`.login`); one thread, that of the
+    transport, carries all connections (``_get_transport`` and the server classes).
+
+    Args:
+        login: where and how to log in.
+        on_end: called with the reason when a session has ended, on its thread.
+    """
+
+    def __init__(self, login: Login, on_end: Callable[[ForwardTransport, str], None]) -> None:
+        super().__init__(
+            (login.host, login.port),
+            ssh_config_file=None,
+            ssh_username=login.user,
+            ssh_password=login.password,
+            allow_agent=False,
+            compression=login.compression,
+            set_keepalive=0.0,
+            threaded=False,
+            logger=logging.getLogger("tunneledzmq.sshtunnel"),
+        )
+        self.login = login
+        self.pump = Pump()
+        self.transport: ForwardTransport | None = None
+        self._on_end = on_end
+        self._link: Link | None = None
+        self._sock: socket.socket | None = None
+        self._aborted = False
+
+    def dial(self) -> ForwardTransport:
+        """Set up an SSH session.
+
+        Raises:
+            LoginError: it cannot be had.
+        """
+        self._aborted = False
+        try:
+            self._connect_to_gateway()
+        except BaseException:
+            self.abort()
+            raise
+        self.transport = self._transport
+        return self._transport
+
+    def abort(self) -> None:
+        """Give up what is being dialled, from any thread."""
+        self._aborted = True
+        if self._link is not None:
+            self._link.abort()
+        elif self._sock is not None:
+            self._sock.close()
+
+    def make_server(self, remote: tuple[str, int], local: str) -> TCPServer | StreamServer:
+        """Make a listener.
+
+        Raises:
+            OSError: the local endpoint cannot be had.
+        """
+        if local.startswith("ipc://"):
+            address: Any = local[len("ipc://") :]
+        else:
+            host, _, port = local[len("tcp://") :].rpartition(":")
+            address = (host.strip("[]"), 0 if port == "*" else int(port))
+        try:
+            self._make_ssh_forward_server(remote, address)
+        except BaseSSHTunnelForwarderError as exc:
+            # sshtunnel says only that something went wrong.
+            raise exc.__context__ or exc from None
+        server: TCPServer | StreamServer = self._server_list[-1]
+        return server
+
+    def drop_server(self, server: TCPServer | StreamServer) -> None:
+        """Close a listener."""
+        self._server_list.remove(server)
+        self.tunnel_is_up.pop(server.server_address, None)
+        server.server_close()
+
+    def close(self) -> None:
+        """End the session in order, close all listeners."""
+        if self.transport is not None and self.transport.is_active():
+            self.transport.disconnect()
+            self.transport.join()
+        for server in list(self._server_list):
+            self.drop_server(server)
+        self.pump.close()
+
+    # sshtunnel's seams
+
+    def _connect_to_gateway(self) -> None:
+        self._transport = self._get_transport()
+        handshake(self._transport, self.login)
+        authenticate(self._transport, self.login)
+        # The session has no need to wake up now and then any more.
+        self._transport.link.settimeout(None)
+
+    def _get_transport(self) -> ForwardTransport:
+        self._link = None
+        self._sock = connect(self.login)
+        self._link = Link(self._sock, self.pump)
+        if self._aborted:
+            self._link.abort()
+        transport = ForwardTransport(self._link, self.pump, self._session_ended)
+        transport.use_compression(self.login.compression)
+        return transport
+
+    def _session_ended(self, transport: ForwardTransport, error: Exception | None) -> None:
+        transport.link.abort()
+        if transport is self.transport:
+            self.transport = None
+            self._on_end(transport, _reason(error))
+
+    def _make_ssh_forward_server_class(self, remote_address_: tuple[str, int]) -> Any:
+        return TCPServer
+
+    def _make_stream_ssh_forward_server_class(self, remote_address_: tuple[str, int]) -> Any:
+        return StreamServer
+
+    @staticmethod
+    def _consolidate_auth(ssh_password: str | None = None, **kwargs: Any) -> Any:
+        # Keys are read when they are needed, by login.py, which tells what is wrong with them.
+        return ssh_password, []
+
+    @staticmethod
+    def _get_binds(*args: Any, **kwargs: Any) -> list[Any]:
+        # Listeners are made one by one.
+        return []
+
+    def __del__(self) -> None:
+        # The gateway closes it.
+        with suppress(AttributeError):
+            self.pump.close()
+
+
+def _reason(error: Exception | None) -> str:
+    if error is None or isinstance(error, EOFError):
+        return "the server closed the connection"
+    return str(error) or type(error).__name__

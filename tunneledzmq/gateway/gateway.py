@@ -1,0 +1,414 @@
+"""The gateway's request loop: what the program asks for, and the life of the SSH session."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+
+from ..control import ControlChannel, Message
+from ..directory import remove
+from .forward import Forward
+from .forwarder import TunnelForwarder
+from .login import Login, LoginError, timed_out
+from .transport import ForwardTransport
+
+__all__ = ["Gateway"]
+
+logger = logging.getLogger("tunneledzmq")
+
+# Seconds before the session is dialled again: at once, then doubling, up to this.
+_FIRST_DELAY = 0.05
+_MAX_DELAY = 1.0
+
+
+class Session(Enum):
+    """The SSH session.
+
+    =========  ==========================================  ==========================
+    from       on                                          to
+    =========  ==========================================  ==========================
+    OFF        the first ``open``                          DIALING
+    DIALING    logged in                                   UP
+    DIALING    failed, and tunnels are open                WAITING
+    DIALING    refused for good (key, host key)            REFUSED
+    UP         lost                                        WAITING
+    WAITING    the delay is over, or ``open``              DIALING
+    REFUSED    ``open``                                    DIALING
+    =========  ==========================================  ==========================
+    """
+
+    OFF = "off"
+    DIALING = "dialing"
+    UP = "up"
+    WAITING = "waiting"
+    REFUSED = "refused"
+
+
+class Gateway:
+    """One SSH connection for one program.
+
+    Args:
+        control: our end of the control pipe.
+        own_process: whether log records must be sent to the program.
+    """
+
+    def __init__(self, control: socket.socket, *, own_process: bool) -> None:
+        self._control = ControlChannel(control)
+        self._logs = _ControlHandler(self._control) if own_process else None
+        self._directory = ""
+        self._login: Login
+        self._forwarder: TunnelForwarder
+
+        # All that follows belongs to the thread of run().
+        self._session = Session.OFF
+        self._forwards: dict[int, Forward] = {}
+        # Those of them that are ending, or stopped accepting for a while.
+        self._watched: set[Forward] = set()
+        # "open" requests that wait for the session.
+        self._waiting: list[Message] = []
+        self._orphaned = False
+        self._used = False
+        self._reconnects = 0
+        self._failures = 0
+        self._dial_at = 0.0
+        self._dial_deadline = float("inf")
+        self._dial_timed_out = False
+        self._ask_at = float("inf")
+        self._unanswered = 0
+
+        # Calls from other threads, for the thread of run(), and what wakes it.
+        self._calls: deque[Callable[[], None]] = deque()
+        self._waker, self._wakened = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wakened.setblocking(False)
+
+    def run(self) -> None:
+        """Serve until the program ends, or its last tunnel."""
+        if self._logs is not None:
+            logger.addHandler(self._logs)
+        try:
+            self._serve()
+            self._control.send({"type": "bye"})
+        finally:
+            if self._directory:
+                remove(self._directory)
+            self._control.close()
+            self._waker.close()
+            self._wakened.close()
+
+    def _serve(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._control, selectors.EVENT_READ, self._receive)
+            selector.register(self._wakened, selectors.EVENT_READ, self._run_calls)
+            try:
+                while (next_check := self._check()) is not None:
+                    timeout = None if next_check == float("inf") else next_check - time.monotonic()
+                    for key, _ in selector.select(timeout):
+                        if key.data() is False:
+                            selector.unregister(key.fileobj)
+            finally:
+                if self._used:
+                    self._close()
+
+    def _close(self) -> None:
+        if self._session is Session.DIALING:
+            self._forwarder.abort()
+        for forward in self._forwards.values():
+            forward.stop_listening()
+        self._forwarder.close()
+
+    def _call(self, call: Callable[[], None]) -> None:
+        """Have something done on the thread of run()."""
+        self._calls.append(call)
+        with suppress(OSError):  # full: it is awake anyway; closed: nobody is left to do it
+            self._waker.send(b"\0")
+
+    def _run_calls(self) -> bool:
+        with suppress(BlockingIOError):
+            self._wakened.recv(4096)
+        while self._calls:
+            self._calls.popleft()()
+        return True
+
+    # What the program asks for
+
+    def _receive(self) -> bool:
+        messages = self._control.receive()
+        if messages is None:
+            self._on_orphaned()
+            return False
+        for message in messages:
+            kind = message.pop("type")
+            if kind == "login":
+                self._on_login(**message)
+            elif kind == "open":
+                self._on_open(message)
+            elif kind == "close":
+                self._on_close(**message)
+            elif kind == "stats":
+                self._on_stats(**message)
+        return True
+
+    def _on_login(self, server: str, directory: str, log_level: int, options: Message) -> None:
+        self._directory = directory
+        if self._logs is not None:
+            logger.setLevel(log_level)
+        self._login = Login(server=server, **options)
+        self._forwarder = TunnelForwarder(self._login, self._on_session_end)
+        self._used = True
+
+    def _on_open(self, message: Message) -> None:
+        if message["again"]:
+            # After a restart: libzmq is connecting already, and waits in the listener's queue.
+            self._listen(message)
+        elif self._session is Session.UP:
+            self._open(message)
+            return
+        else:
+            self._waiting.append(message)
+        if self._session is not Session.DIALING and self._session is not Session.UP:
+            self._dial()
+
+    def _on_close(self, id: int, linger: int, grace: float) -> None:
+        forward = self._forwards.get(id)
+        if forward is not None:
+            forward.close(linger, grace)
+            self._watched.add(forward)
+            return
+        self._waiting = [message for message in self._waiting if message["id"] != id]
+        self._control.send({"type": "closed", "id": id})
+
+    def _on_stats(self, id: int, serial: int) -> None:
+        forward = self._forwards.get(id)
+        counters = {} if forward is None else forward.stats()
+        self._control.send({"type": "stats", "id": id, "serial": serial, **counters})
+
+    def _on_orphaned(self) -> None:
+        """Deliver what libzmq has written, take nothing new."""
+        self._orphaned = True
+        self._waiting.clear()
+        for forward in self._forwards.values():
+            forward.stop_listening()
+        self._watched.update(self._forwards.values())
+
+    # Tunnels
+
+    def _open(self, message: Message) -> None:
+        forward, local = self._listen(message)
+        if forward is not None:
+            forward.resume()
+            self._control.send({"type": "opened", "id": forward.id, "local": local})
+
+    def _listen(self, message: Message) -> tuple[Forward | None, str]:
+        number = message["id"]
+        forward = Forward(
+            self._forwarder,
+            number,
+            (message["host"], message["port"]),
+            self._on_change,
+            self._on_trouble,
+        )
+        try:
+            local = forward.listen(message["local"])
+        except OSError as exc:
+            text = (
+                f"{self._login.server}: cannot listen on {message['local']} for the local leg: "
+                f"{exc.strerror or exc}; local= takes another endpoint"
+            )
+            self._fail(number, LoginError("TunnelError", exc.errno or errno.EIO, text))
+            return None, ""
+        self._forwards[number] = forward
+        return forward, local
+
+    def _fail(self, number: int, error: LoginError) -> None:
+        self._control.send({"type": "failed", "id": number, "error": error.describe()})
+
+    def _on_change(self, forward: Forward) -> None:
+        self._call(lambda: self._look_at(forward))
+
+    def _look_at(self, forward: Forward) -> None:
+        if forward.needs_checks:
+            self._watched.add(forward)
+
+    def _on_trouble(self, forward: Forward, reason: str) -> None:
+        host, port = forward.remote
+        text = f"{self._login.server}: {host}:{port}: {reason}"
+        logger.warning("%s", text)
+        self._control.send({"type": "trouble", "id": forward.id, "message": text})
+
+    # The SSH session
+
+    def _dial(self) -> None:
+        self._session = Session.DIALING
+        self._dial_timed_out = False
+        self._dial_deadline = time.monotonic() + self._login.connect_timeout
+        threading.Thread(target=self._dial_now, name="tunneledzmq-dial", daemon=True).start()
+
+    def _dial_now(self) -> None:
+        try:
+            transport = self._forwarder.dial()
+        except LoginError as exc:
+            error = exc
+        except Exception as exc:
+            logger.debug("unexpected", exc_info=True)
+            text = f"{self._login.server}: {type(exc).__name__}: {exc}"
+            error = LoginError("SSHConnectionError", errno.EPROTO, text)
+        else:
+            self._call(lambda: self._on_up(transport))
+            return
+        self._call(lambda: self._on_dial_failed(error))
+
+    def _on_up(self, transport: ForwardTransport) -> None:
+        if not transport.is_active():
+            error = LoginError(
+                "SSHConnectionError",
+                errno.ECONNRESET,
+                f"{self._login.server}: the server closed the connection after the login",
+            )
+            self._on_dial_failed(error)
+            return
+        logger.info("%s: logged in", self._login.server)
+        self._session = Session.UP
+        self._failures = 0
+        self._dial_deadline = float("inf")
+        self._unanswered = 0
+        self._ask_at = time.monotonic() + (self._login.server_alive_interval or float("inf"))
+        for forward in self._forwards.values():
+            forward.resume()
+        self._tell_state("up", None)
+        waiting, self._waiting = self._waiting, []
+        for message in waiting:
+            self._open(message)
+
+    def _on_dial_failed(self, error: LoginError) -> None:
+        if self._dial_timed_out:
+            error = timed_out(self._login)  # whatever the thread says of its closed socket
+        self._dial_deadline = float("inf")
+        self._fail_waiting(error)
+        if error.kind == "SSHConnectionError":
+            self._retry_later(error.message)
+        else:
+            # Asking again would not help, and may get us banned.
+            self._session = Session.REFUSED
+            self._tell_state("down", error.message)
+
+    def _fail_waiting(self, error: LoginError) -> None:
+        waiting, self._waiting = self._waiting, []
+        for message in waiting:
+            self._fail(message["id"], error)
+
+    def _on_session_end(self, transport: ForwardTransport, reason: str) -> None:
+        self._call(lambda: self._on_lost(reason))
+
+    def _on_lost(self, reason: str) -> None:
+        if self._session is not Session.UP:
+            return
+        self._ask_at = float("inf")
+        for forward in self._forwards.values():
+            forward.pause()
+        self._reconnects += 1
+        self._retry_later(f"{self._login.server}: the SSH session was lost: {reason}")
+
+    def _retry_later(self, reason: str) -> None:
+        self._session = Session.WAITING
+        delay = min(_FIRST_DELAY * 2**self._failures, _MAX_DELAY)
+        self._failures = min(self._failures + 1, 10)
+        self._dial_at = time.monotonic() + delay * random.uniform(0.5, 1.0)
+        self._tell_state("down", reason)
+
+    def _tell_state(self, state: str, error: str | None) -> None:
+        if error is not None and self._forwards:
+            logger.warning("%s", error)
+        self._control.send(
+            {
+                "type": "state",
+                "state": state,
+                "error": error,
+                "reconnects": self._reconnects,
+            }
+        )
+
+    def _ask_alive(self, now: float) -> None:
+        """Find out about a server that is silent (ServerAliveInterval, ServerAliveCountMax)."""
+        transport = self._forwarder.transport
+        if transport is None:
+            return
+        interval = self._login.server_alive_interval
+        heard = transport.link.last_received
+        if now - heard < interval:
+            self._unanswered = 0
+            self._ask_at = heard + interval
+        elif self._unanswered < self._login.server_alive_count_max:
+            self._unanswered += 1
+            self._ask_at = now + interval
+            with suppress(OSError, EOFError):
+                transport.ask_alive()
+        else:
+            self._ask_at = float("inf")
+            transport.link.abort()
+
+    # Time
+
+    def _check(self) -> float | None:
+        """Do what is due.
+
+        Returns:
+            When to look again (time.monotonic); `None` when there is nothing left to do.
+        """
+        now = time.monotonic()
+        next_check = float("inf")
+        for forward in list(self._watched):
+            check = forward.next_check(now, orphaned=self._orphaned)
+            if check is None:
+                forward.stop_listening()
+                self._watched.discard(forward)
+                del self._forwards[forward.id]
+                self._control.send({"type": "closed", "id": forward.id, **forward.stats()})
+            else:
+                next_check = min(next_check, check)
+        if self._used and not self._forwards and not self._waiting and self._session is not Session.OFF:
+            return None
+        if self._orphaned and not self._forwards:
+            return None
+        if self._session is Session.WAITING:
+            if now >= self._dial_at:
+                self._dial()
+            next_check = min(next_check, self._dial_at)
+        if self._session is Session.DIALING and not self._dial_timed_out:
+            if now >= self._dial_deadline:
+                self._dial_timed_out = True
+                self._fail_waiting(timed_out(self._login))
+                self._forwarder.abort()
+            next_check = min(next_check, self._dial_deadline)
+        if now >= self._ask_at:
+            self._ask_alive(now)
+        return min(next_check, self._ask_at)
+
+
+class _ControlHandler(logging.Handler):
+    """Sends log records to the program."""
+
+    def __init__(self, control: ControlChannel) -> None:
+        super().__init__(logging.DEBUG)
+        self._control = control
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._control.send(
+            {
+                "type": "log",
+                "name": record.name,
+                "level": record.levelno,
+                "message": self.format(record),
+            }
+        )
+

@@ -1,0 +1,267 @@
+"""The data path's event loop: the SSH socket and all local sockets on one thread.
+
+That thread is paramiko's own: its ``Transport`` reads from a :class:`Link` instead of a socket,
+and whenever the link has no bytes for it, :meth:`Link.recv` runs the pump until there are some.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from itertools import islice
+from typing import Protocol
+
+__all__ = ["READ", "WRITE", "Link", "Pump", "Source"]
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+# The input buffer holds a packet of the largest size that OpenSSH sends (256 KiB) and as much again.
+_INPUT_SIZE = 1 << 19
+
+# Local sockets are not read while more than this waits for the SSH socket.
+_HIGH_WATER = 1 << 20
+_LOW_WATER = 1 << 18
+
+# Pieces for one sendmsg: its cost for each piece grows with their number.
+_MAX_PIECES = 64
+
+# Seconds that an orderly end waits for the last bytes to leave.
+_CLOSE_TIMEOUT = 2.0
+
+
+class Source(Protocol):
+    """What the pump watches."""
+
+    def fileno(self) -> int: ...
+
+    def ready(self, events: int) -> None:
+        """Handle `events`; called with the pump's lock held."""
+        ...
+
+
+class Pump:
+    """A selector over listeners, local sockets and the SSH socket.
+
+    :attr:`lock` guards the selector and all that its sources own. The thread that runs the pump
+    holds it except while it waits, so that other threads may add and remove sources.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._selector = selectors.DefaultSelector()
+        # What each source is watched for; 0 while it is known but not watched.
+        self._interest: dict[Source, int] = {}
+
+    def watch(self, source: Source, events: int) -> None:
+        """Watch `source` for `events` from now on; 0 for none."""
+        before = self._interest.get(source, 0)
+        if events == before:
+            return
+        self._interest[source] = events
+        if not before:
+            self._selector.register(source.fileno(), events, source)
+        elif events:
+            self._selector.modify(source.fileno(), events, source)
+        else:
+            self._selector.unregister(source.fileno())
+
+    def forget(self, source: Source) -> None:
+        """Stop watching `source`, which is about to be closed."""
+        if self._interest.pop(source, 0):
+            with suppress(KeyError, ValueError, OSError):
+                self._selector.unregister(source.fileno())
+
+    def run_once(self, timeout: float | None) -> None:
+        """Wait for events and handle them."""
+        events = self._selector.select(timeout)
+        with self.lock:
+            for key, mask in events:
+                # It may have been changed or closed since, by another thread or another source.
+                wanted = mask & self._interest.get(key.data, 0)
+                if wanted:
+                    key.data.ready(wanted)
+
+    def close(self) -> None:
+        """Close the selector."""
+        self._selector.close()
+
+
+class Link:
+    """The SSH connection's socket, in the form in which ``paramiko.Transport`` takes one."""
+
+    def __init__(self, sock: socket.socket, pump: Pump) -> None:
+        self._sock = sock
+        self._pump = pump
+        self._timeout: float | None = None
+        self._closed = False
+        self._readable = False
+
+        # Received bytes that paramiko has not taken yet: buffer[start:end].
+        self.buffer = memoryview(bytearray(_INPUT_SIZE))
+        self.start = 0
+        self.end = 0
+        self.last_received = time.monotonic()
+
+        # Bytes for the server, in pieces, and their number.
+        self._output: deque[bytes | memoryview] = deque()
+        self._output_size = 0
+        # The thread that runs the pump; it sends when all that can be done at once is done.
+        self._thread = 0
+        # Called when the output falls below the low-water mark.
+        self.on_writable = _nothing
+        self._was_full = False
+
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Without it, the window adjusts of a fast download meet Nagle and the delayed ACK.
+        self._quickack = (
+            getattr(socket, "TCP_QUICKACK", None) if sock.family != socket.AF_UNIX else None
+        )
+        with pump.lock:
+            pump.watch(self, READ)
+
+    # The methods that paramiko.Transport asks of a socket
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Set the seconds that :meth:`recv` waits at most."""
+        self._timeout = timeout
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Take `data` for the server. Never blocks, and takes all of it."""
+        with self._pump.lock:
+            if self._closed:
+                raise EOFError
+            self._output.append(data)
+            self._output_size += len(data)
+            if threading.get_ident() != self._thread:
+                self._flush()
+        return len(data)
+
+    def recv(self, size: int) -> bytes:
+        """Return up to `size` bytes; run the pump while there are none.
+
+        Raises:
+            TimeoutError: no bytes within the timeout.
+        """
+        if self.start == self.end and not self.fill():
+            return b""
+        end = min(self.end, self.start + size)
+        data = bytes(self.buffer[self.start : end])
+        self.start = end
+        return data
+
+    def abort(self) -> None:
+        """Close without sending what still waits."""
+        with self._pump.lock:
+            self._output.clear()
+            self.close()
+
+    def close(self) -> None:
+        """Send what can still be sent, and close. Wakes the thread that runs the pump."""
+        with self._pump.lock:
+            if self._closed:
+                return
+            self._closed = True
+            with suppress(OSError):
+                self._sock.settimeout(_CLOSE_TIMEOUT)
+                for data in self._output:
+                    self._sock.sendall(data)
+            self._output.clear()
+            self._pump.forget(self)
+            with suppress(OSError):
+                # Readable at once for the selector of the thread that waits.
+                self._sock.shutdown(socket.SHUT_RDWR)
+            self._sock.close()
+
+    # For the packetizer and the connections
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits for the server that no more should be read for it."""
+        if self._output_size > _HIGH_WATER:
+            self._was_full = True
+        return self._was_full
+
+    def fill(self) -> bool:
+        """Run the pump until there are new bytes in the buffer; `False` at the end of file.
+
+        Raises:
+            TimeoutError: nothing came within the timeout.
+        """
+        self._thread = threading.get_ident()
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        while True:
+            with self._pump.lock:
+                if self._closed:
+                    return False
+                if self._output:
+                    self._flush()
+                if self._readable and (received := self._receive()) is not None:
+                    return received
+            timeout = None if deadline is None else deadline - time.monotonic()
+            if timeout is not None and timeout <= 0:
+                raise TimeoutError
+            self._pump.run_once(timeout)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._sock.fileno()
+
+    def ready(self, events: int) -> None:
+        """Note that the socket can be read, and write what waits."""
+        if events & READ:
+            self._readable = True
+        if events & WRITE:
+            self._flush()
+
+    def _receive(self) -> bool | None:
+        """Tell whether bytes came (`True`), or the end of file (`False`)."""
+        if self.start == self.end:
+            self.start = self.end = 0
+        elif len(self.buffer) - self.end < len(self.buffer) // 2:
+            rest = bytes(self.buffer[self.start : self.end])
+            self.buffer[: len(rest)] = rest
+            self.start, self.end = 0, len(rest)
+        self._readable = False
+        try:
+            count = self._sock.recv_into(self.buffer[self.end :])
+        except (BlockingIOError, InterruptedError):
+            return None
+        if count == 0:
+            return False
+        self.end += count
+        self.last_received = time.monotonic()
+        if self._quickack is not None:
+            self._sock.setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
+        return True
+
+    def _flush(self) -> None:
+        if self._closed:
+            return
+        output = self._output
+        try:
+            while output:
+                sent = self._sock.sendmsg(list(islice(output, _MAX_PIECES)))
+                self._output_size -= sent
+                while sent:
+                    piece = output.popleft()
+                    if sent < len(piece):
+                        output.appendleft(memoryview(piece)[sent:])
+                        break
+                    sent -= len(piece)
+        except BlockingIOError:
+            pass
+        self._pump.watch(self, READ | WRITE if output else READ)
+        if self._was_full and self._output_size < _LOW_WATER:
+            self._was_full = False
+            self.on_writable()
+
+
+def _nothing() -> None:
+    pass

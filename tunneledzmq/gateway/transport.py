@@ -1,0 +1,327 @@
+"""paramiko's `Transport` with the pump inside: what of paramiko's session layer we lean on.
+
+Channels here are :class:`Connection` objects that never block, in place of ``paramiko.Channel``
+with its locks, buffers and waiting threads.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import paramiko
+from paramiko.common import (
+    DEBUG,
+    MSG_CHANNEL_CLOSE,
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EOF,
+    MSG_CHANNEL_EXTENDED_DATA,
+    MSG_CHANNEL_FAILURE,
+    MSG_CHANNEL_OPEN,
+    MSG_CHANNEL_OPEN_FAILURE,
+    MSG_CHANNEL_OPEN_SUCCESS,
+    MSG_CHANNEL_REQUEST,
+    MSG_CHANNEL_SUCCESS,
+    MSG_CHANNEL_WINDOW_ADJUST,
+    MSG_DISCONNECT,
+    MSG_GLOBAL_REQUEST,
+)
+from paramiko.message import Message
+
+from .connection import WINDOW, Connection
+from .packetizer import LinkPacketizer, packetizer_class
+from .pump import Link, Pump
+
+if TYPE_CHECKING:
+    Handler = Callable[[Connection, Message], None]
+
+__all__ = ["ForwardTransport"]
+
+# The largest data that we take in one packet (RFC 4253, section 6.1, and OpenSSH's own).
+_MAX_PACKET = 1 << 15
+
+# RFC 4253, section 11.1.
+_DISCONNECT_BY_APPLICATION = 11
+
+# Where the peer is said to come from: Unix sockets have no address.
+_ORIGIN = ("127.0.0.1", 0)
+
+# Failure codes of RFC 4254, section 5.1.
+_PROHIBITED = 1
+_CONNECT_FAILED = 2
+
+# aes128-gcm needs one pass over the data where paramiko's first choice, aes128-ctr, needs two.
+CIPHERS = (
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "aes128-ctr",
+    "aes192-ctr",
+    "aes256-ctr",
+)
+
+
+class ForwardTransport(paramiko.Transport):  # type: ignore[misc]
+    """An SSH session for ``direct-tcpip`` channels.
+
+    Args:
+        link: the connection to the server.
+        pump: the event loop, which this transport's thread runs.
+        on_end: called on that thread when the session has ended.
+    """
+
+    packetizer: LinkPacketizer
+
+    def __init__(
+        self,
+        link: Link,
+        pump: Pump,
+        on_end: Callable[[ForwardTransport, Exception | None], None],
+    ) -> None:
+        self.pump = pump
+        self.link = link
+        self._on_end = on_end
+        # Channels until the server has closed them too, by our numbers.
+        self.connections: dict[int, Connection] = {}
+        self._numbers = count()
+        # Connections that wait until the session takes data again, and messages that do.
+        self.paused: list[Connection] = []
+        self._deferred: list[Message] = []
+        # The host key that was verified; a key exchange must not bring another one.
+        self._pinned: bytes | None = None
+
+        super().__init__(link, packetizer_class=packetizer_class())
+        self.packetizer.transport = self
+        self.set_log_channel("tunneledzmq.paramiko")
+        options = self.get_security_options()
+        known = options.ciphers
+        options.ciphers = [name for name in CIPHERS if name in known]
+        self._handler_table = {
+            **self._handler_table,
+            MSG_CHANNEL_OPEN_SUCCESS: self._on_open_success,
+            MSG_CHANNEL_OPEN_FAILURE: self._on_open_failure,
+        }
+        link.on_writable = self.resume
+
+    def pin_host_key(self) -> None:
+        """Insist on the present host key in all key exchanges to come."""
+        self._pinned = self.get_remote_server_key().asbytes()
+
+    def run(self) -> None:
+        """Run the session, and tell when it ends (this is the thread's body)."""
+        error = None
+        try:
+            super().run()
+        finally:
+            with self.pump.lock:
+                for connection in list(self.connections.values()):
+                    connection.lost()
+                self.connections.clear()
+            self._on_end(self, self.saved_exception or error)
+
+    @property
+    def writable(self) -> bool:
+        """Whether channel data may be sent now: no key exchange goes on, and there is room."""
+        return bool(self.clear_to_send.is_set()) and not self.link.full
+
+    @property
+    def expects_packet(self) -> bool:
+        """Whether a key exchange allows certain messages only."""
+        return bool(self._expected_packet)
+
+    # For connections, with the pump's lock held
+
+    def open(self, connection: Connection, remote: tuple[str, int]) -> int:
+        """Ask the server to connect to `remote`; return the channel's number."""
+        number = next(self._numbers) & 0xFFFFFFFF
+        self.connections[number] = connection
+        # For paramiko, which looks up a channel for every message that it dispatches.
+        self._channels.put(number, connection)
+        message = _message(MSG_CHANNEL_OPEN)
+        message.add_string("direct-tcpip")
+        message.add_int(number)
+        message.add_int(WINDOW)
+        message.add_int(_MAX_PACKET)
+        for host, port in (remote, _ORIGIN):
+            message.add_string(host)
+            message.add_int(port)
+        self.send_when_clear(message)
+        return number
+
+    def forget(self, connection: Connection) -> None:
+        """Forget a channel that both sides have closed."""
+        self.connections.pop(connection.id, None)
+        self._channels.delete(connection.id)
+
+    def send_data(self, connection: Connection, data: bytes) -> None:
+        """Send data; only while :attr:`writable`."""
+        self.packetizer.send_data(connection, data)
+
+    def send_eof(self, connection: Connection) -> None:
+        """Tell the server that nothing more comes."""
+        self._send_to_channel(MSG_CHANNEL_EOF, connection)
+
+    def send_close(self, connection: Connection) -> None:
+        """Close our side of the channel."""
+        self._send_to_channel(MSG_CHANNEL_CLOSE, connection)
+
+    def refuse_request(self, connection: Connection) -> None:
+        """Answer a request for which direct-tcpip channels have no use."""
+        self._send_to_channel(MSG_CHANNEL_FAILURE, connection)
+
+    def send_window_adjust(self, connection: Connection, size: int) -> None:
+        """Let the server send `size` more bytes."""
+        self._send_to_channel(MSG_CHANNEL_WINDOW_ADJUST, connection, size)
+
+    def _send_to_channel(self, kind: int, connection: Connection, *values: int) -> None:
+        message = _message(kind)
+        message.add_int(connection.remote_id)
+        for value in values:
+            message.add_int(value)
+        self.send_when_clear(message)
+
+    # For any thread
+
+    def send_when_clear(self, message: Message) -> None:
+        """Send a message, after the key exchange if one goes on."""
+        with self.pump.lock:
+            if self.clear_to_send.is_set():
+                self._send_message(message)
+            else:
+                self._deferred.append(message)
+
+    def ask_alive(self) -> None:
+        """Send a request that the server answers, as OpenSSH's ServerAliveInterval does."""
+        message = _message(MSG_GLOBAL_REQUEST)
+        message.add_string("keepalive@openssh.com")
+        message.add_boolean(True)
+        self.send_when_clear(message)
+
+    def disconnect(self) -> None:
+        """End the session in order."""
+        with self.pump.lock:
+            message = _message(MSG_DISCONNECT)
+            message.add_int(_DISCONNECT_BY_APPLICATION)
+            message.add_string("")
+            message.add_string("")
+            try:
+                self._send_message(message)
+            except (EOFError, OSError):
+                pass
+        self.close()
+
+    def resume(self) -> None:
+        """Send what waited, and let connections read again."""
+        with self.pump.lock:
+            if not self.clear_to_send.is_set():
+                return
+            deferred, self._deferred = self._deferred, []
+            for message in deferred:
+                self._send_message(message)
+            if not self.link.full:
+                paused, self.paused = self.paused, []
+                for connection in paused:
+                    connection.resume()
+
+    # paramiko's inside
+
+    def _send_message(self, data: Message) -> None:
+        # One order of locks for all threads: the pump's before the packetizer's.
+        with self.pump.lock:
+            super()._send_message(data)
+
+    def _parse_newkeys(self, m: Message) -> None:
+        super()._parse_newkeys(m)
+        self.resume()
+
+    def _verify_key(self, host_key: bytes, sig: bytes) -> None:
+        super()._verify_key(host_key, sig)
+        if self._pinned is not None and not hmac.compare_digest(self._pinned, host_key):
+            raise paramiko.SSHException("the host key changed in the middle of the session")
+
+    def _on_open_success(self, m: Message) -> None:
+        number, remote_id, window, max_packet = (m.get_int() for _ in range(4))
+        with self.pump.lock:
+            connection = self.connections.get(number)
+            if connection is None or connection.answered:
+                raise paramiko.SSHException("the server opened a channel that was not asked for")
+            if not max_packet:
+                raise paramiko.SSHException("the server takes packets of no size")
+            connection.opened(remote_id, window, min(max_packet, _MAX_PACKET))
+
+    def _on_open_failure(self, m: Message) -> None:
+        number, code, reason = m.get_int(), m.get_int(), m.get_text()
+        with self.pump.lock:
+            connection = self.connections.get(number)
+            if connection is None or connection.answered:
+                raise paramiko.SSHException("the server refused a channel that was not asked for")
+            self.forget(connection)
+            self._log(DEBUG, f"channel {number}: {reason} ({code})")
+            connection.refused(_refusal(code, reason))
+
+    _channel_handler_table: dict[int, Handler]
+
+
+def _message(kind: int) -> Message:
+    message = Message()
+    message.add_byte(bytes([kind]))
+    return message
+
+
+def _refusal(code: int, reason: str) -> str:
+    if code == _PROHIBITED:
+        return f"the server forbids forwarding to it (AllowTcpForwarding, PermitOpen): {reason}"
+    if code == _CONNECT_FAILED:
+        return f"the server cannot connect to it; it may not be up yet: {reason}"
+    return f"the server opens no channel to it: {reason} (code {code})"
+
+
+def _on_data(connection: Connection, m: Message) -> None:
+    data = memoryview(m.get_binary())
+    with connection.pump.lock:
+        connection.feed([data], len(data))
+
+
+def _on_extended_data(connection: Connection, m: Message) -> None:
+    # direct-tcpip has no such data, but it takes up window.
+    m.get_int()
+    with connection.pump.lock:
+        connection.skip(len(m.get_binary()))
+
+
+def _on_window_adjust(connection: Connection, m: Message) -> None:
+    with connection.pump.lock:
+        connection.window_adjust(m.get_int())
+
+
+def _on_eof(connection: Connection, m: Message) -> None:
+    with connection.pump.lock:
+        connection.eof()
+
+
+def _on_close(connection: Connection, m: Message) -> None:
+    with connection.pump.lock:
+        connection.close()
+
+
+def _on_request(connection: Connection, m: Message) -> None:
+    m.get_text()
+    if m.get_boolean():
+        connection.transport.refuse_request(connection)
+
+
+def _ignore(connection: Connection, m: Message) -> None:
+    pass
+
+
+ForwardTransport._channel_handler_table = {
+    MSG_CHANNEL_SUCCESS: _ignore,
+    MSG_CHANNEL_FAILURE: _ignore,
+    MSG_CHANNEL_DATA: _on_data,
+    MSG_CHANNEL_EXTENDED_DATA: _on_extended_data,
+    MSG_CHANNEL_WINDOW_ADJUST: _on_window_adjust,
+    MSG_CHANNEL_REQUEST: _on_request,
+    MSG_CHANNEL_EOF: _on_eof,
+    MSG_CHANNEL_CLOSE: _on_close,
+}

@@ -1,0 +1,413 @@
+"""The program's side of a gateway: it starts it, speaks to it, and restarts it when it dies."""
+
+from __future__ import annotations
+
+import errno
+import getpass
+import logging
+import os
+import socket
+import threading
+import weakref
+from itertools import count
+from typing import Any
+
+import zmq
+
+from . import exceptions
+from .control import ControlChannel, Message
+from .directory import RuntimeDirectory
+from .endpoints import RemoteEndpoint
+from .exceptions import GatewayError, TunnelError
+from .home import Home, start_process, start_thread
+from .options import SSHOptions
+from .tunnel import Tunnel, TunnelStats
+
+__all__ = ["DEFAULT_CONNECT_TIMEOUT", "GatewayHandle", "HandleEnded"]
+
+logger = logging.getLogger("tunneledzmq")
+
+DEFAULT_CONNECT_TIMEOUT = 10.0
+
+# Seconds beyond connect_timeout after which a gateway that does not answer counts as broken.
+_START_TIMEOUT = 20.0
+
+# Seconds to wait for the answer to a question that the gateway answers at once.
+_ANSWER_TIMEOUT = 2.0
+
+# A gateway that dies so often without logging in once in between is not restarted any more.
+_MAX_DEATHS = 5
+
+
+class HandleEnded(Exception):
+    """The gateway had ended before it saw the request; another one will serve it."""
+
+
+class _Reply:
+    """What a thread of the program waits for."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._message: Message = {}
+        self._error: Exception | None = None
+
+    def set(self, message: Message) -> None:
+        self._message = message
+        self._event.set()
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self._event.set()
+
+    def wait(self, timeout: float) -> Message | None:
+        """Return the message, or `None` after `timeout` seconds."""
+        if not self._event.wait(timeout):
+            return None
+        if self._error is not None:
+            raise self._error
+        return self._message
+
+
+class GatewayHandle:
+    """One gateway, which holds one SSH connection, and the tunnels that go through it.
+
+    Args:
+        options: how to log in.
+        isolate: whether the gateway gets a process of its own.
+
+    Raises:
+        GatewayError: it cannot be started.
+    """
+
+    def __init__(self, options: SSHOptions, *, isolate: bool) -> None:
+        self.options = options
+        user, host, port = options.address
+        shown = f"[{host}]" if ":" in host else host
+        self.server = f"{user or getpass.getuser()}@{shown}:{port or 22}"
+        self._start_home = start_process if isolate else start_thread
+        self._ids = count(1)
+        self._serials = count(1)
+
+        # Mutex for the state below. Finalizers call close(), so that close() must not take it.
+        self._lock = threading.Lock()
+        self._ended = False
+        # Tunnels that are not closed yet, by their ids.
+        self._tunnels: dict[int, Tunnel] = {}
+        # How libzmq gives up those that are closing.
+        self._closing: dict[int, Message] = {}
+        # Who waits for an answer, by tunnel id for "open", by serial for "stats".
+        self._opening: dict[int, _Reply] = {}
+        self._asking: dict[int, _Reply] = {}
+
+        # Of the reader thread alone: the gateway's life.
+        self._said_bye = False
+        self._deaths = 0
+        self._restarts = 0
+        # Set when the program's context has ended.
+        self._shut_down = threading.Event()
+
+        self._directory = RuntimeDirectory()
+        try:
+            self._control, self._home = self._start()
+        except BaseException:
+            self._directory.remove()
+            raise
+        _handles.add(self)
+        threading.Thread(target=self._run, name="tunneledzmq-control", daemon=True).start()
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else f"{len(self._tunnels)} tunnels"
+        return f"<GatewayHandle {self.server} [{state}]>"
+
+    # What the program asks for
+
+    @property
+    def ended(self) -> bool:
+        """Whether the gateway takes no tunnels any more."""
+        return self._ended
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the gateway, unless it lives in this process."""
+        return self._home.pid
+
+    @property
+    def tunnels(self) -> list[Tunnel]:
+        """The tunnels that have not been given up."""
+        return [t for t in list(self._tunnels.values()) if t.state not in ("closing", "closed")]
+
+    def open(self, remote: RemoteEndpoint, local: str | None) -> Tunnel:
+        """Open a tunnel and wait until the SSH session is authenticated.
+
+        Args:
+            remote: the peer as the server sees it.
+            local: endpoint for the local leg; `None` for a private Unix socket.
+
+        Raises:
+            TunnelError: no SSH session, or no listener for the local leg.
+            HandleEnded: ask another gateway.
+        """
+        number = next(self._ids)
+        if local is None:
+            local = f"ipc://{self._directory.path}/{number}"
+        tunnel = Tunnel(self, number, str(remote), self.server, local)
+        reply = _Reply()
+        with self._lock:
+            if self._ended:
+                raise HandleEnded
+            self._opening[number] = reply
+            self._tunnels[number] = tunnel
+            control = self._control
+        try:
+            control.send(_open_message(tunnel, again=False))
+            timeout = self.options.connect_timeout or DEFAULT_CONNECT_TIMEOUT
+            if reply.wait(timeout + _START_TIMEOUT) is None:
+                raise GatewayError(errno.ETIMEDOUT, f"{self.server}: the gateway does not answer")
+        except BaseException:
+            self.close(tunnel, linger=0, grace=0)
+            raise
+        finally:
+            self._opening.pop(number, None)
+        return tunnel
+
+    def close(self, tunnel: Tunnel, *, linger: int, grace: float) -> None:
+        """Close a tunnel as soon as libzmq is through with it. Never waits.
+
+        Args:
+            linger: milliseconds for which libzmq may go on sending; -1 for ever.
+            grace: seconds without a connection after which libzmq will not come back.
+        """
+        if tunnel._id not in self._tunnels:
+            return
+        message = {"type": "close", "id": tunnel._id, "linger": linger, "grace": grace}
+        # A restart in between sees the note and sends it again.
+        self._closing[tunnel._id] = message
+        tunnel._state = "closing"
+        self._control.send(message)
+
+    def stats(self, tunnel: Tunnel) -> TunnelStats:
+        """Ask for a tunnel's counters."""
+        serial = next(self._serials)
+        reply = _Reply()
+        with self._lock:
+            if tunnel._id in self._tunnels and not self._ended:
+                self._asking[serial] = reply
+            else:
+                return tunnel._stats
+        self._control.send({"type": "stats", "id": tunnel._id, "serial": serial})
+        reply.wait(_ANSWER_TIMEOUT)
+        self._asking.pop(serial, None)
+        return tunnel._stats
+
+    def interrupt(self) -> None:
+        """Make the threads that wait in :meth:`open` raise: their context terminates."""
+        for reply in list(self._opening.values()):
+            reply.fail(zmq.ContextTerminated())
+
+    def shutdown(self) -> None:
+        """Tell the gateway that nothing new comes: it delivers what it holds, and ends."""
+        self._shut_down.set()
+        self._control.shutdown()
+
+    # The gateway's life
+
+    def _start(self) -> tuple[ControlChannel, Home]:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                home = self._start_home(theirs, self._directory.path, self._directory.lock)
+        except BaseException:
+            ours.close()
+            raise
+        control = ControlChannel(ours)
+        control.send(
+            {
+                "type": "login",
+                "server": self.server,
+                "directory": self._directory.path,
+                "log_level": logger.getEffectiveLevel(),
+                "options": _login(self.options),
+            }
+        )
+        return control, home
+
+    def _run(self) -> None:
+        """Receive from the gateway, and from the next one, to the end."""
+        while True:
+            while (messages := self._control.receive()) is not None:
+                for message in messages:
+                    self._handle(message)
+            how = self._home.wait()
+            self._control.close()
+            if self._said_bye or not self._restart(how):
+                break
+        self._end(HandleEnded() if self._said_bye else GatewayError(errno.EPIPE, how))
+
+    def _restart(self, how: str) -> bool:
+        """Start a new gateway for the tunnels of a dead one; tell whether there is one."""
+        with self._lock:
+            tunnels = list(self._tunnels.values())
+        if not tunnels or self._shut_down.is_set():
+            return False
+        self._deaths += 1
+        self._restarts += 1
+        logger.error("%s: %s", self.server, how)
+        for tunnel in tunnels:
+            tunnel._last_error = f"{self.server}: {how}"
+            if tunnel._state == "up":
+                tunnel._state = "down"
+        if self._deaths > _MAX_DEATHS or self._shut_down.wait((self._deaths - 1) * 0.5):
+            return False
+        try:
+            control, self._home = self._start()
+        except (GatewayError, OSError) as exc:
+            logger.error("%s: %s", self.server, exc)
+            return False
+        with self._lock:
+            for number, tunnel in self._tunnels.items():
+                control.send(_open_message(tunnel, again=number not in self._opening))
+                if number in self._closing:
+                    control.send(self._closing[number])
+            self._control = control
+        return True
+
+    def _end(self, error: Exception) -> None:
+        with self._lock:
+            self._ended = True
+            tunnels = list(self._tunnels.values())
+            replies = [*self._opening.values(), *self._asking.values()]
+            self._tunnels.clear()
+            self._closing.clear()
+        for tunnel in tunnels:
+            tunnel._state = "closed"
+        for reply in replies:
+            reply.fail(error)
+        self._directory.remove()
+
+    # What the gateway reports
+
+    def _handle(self, message: Message) -> None:
+        kind = message.pop("type")
+        if kind == "log":
+            logging.getLogger(message["name"]).log(message["level"], "%s", message["message"])
+        elif kind == "state":
+            self._on_state(**message)
+        elif kind == "bye":
+            self._said_bye = True
+            with self._lock:
+                self._ended = True
+        elif kind == "stats":
+            self._on_stats(**message)
+        else:
+            tunnel = self._tunnels.get(message["id"])
+            if tunnel is not None:
+                self._on_tunnel(kind, tunnel, message)
+
+    def _on_state(self, state: str, error: str | None, reconnects: int) -> None:
+        if state == "up":
+            self._deaths = 0
+        for tunnel in list(self._tunnels.values()):
+            if error is not None:
+                tunnel._last_error = error
+            if tunnel._state in ("up", "down") and tunnel._id not in self._closing:
+                tunnel._state = state
+                tunnel._reconnects = self._restarts + reconnects
+
+    def _on_tunnel(self, kind: str, tunnel: Tunnel, message: Message) -> None:
+        reply = self._opening.get(tunnel._id)
+        if kind == "opened":
+            tunnel._local = message["local"]
+            if tunnel._id not in self._closing:
+                tunnel._state = "up"
+            if reply is not None:
+                reply.set(message)
+        elif kind == "failed":
+            error = _error(message["error"])
+            tunnel._last_error = error.strerror
+            self._forget(tunnel)
+            if reply is not None:
+                reply.fail(error)
+        elif kind == "trouble":
+            tunnel._last_error = message["message"]
+        elif kind == "closed":
+            self._forget(tunnel)
+            tunnel._stats = TunnelStats(**{k: v for k, v in message.items() if k != "id"})
+
+    def _forget(self, tunnel: Tunnel) -> None:
+        tunnel._state = "closed"
+        with self._lock:
+            self._tunnels.pop(tunnel._id, None)
+            self._closing.pop(tunnel._id, None)
+
+    def _on_stats(self, id: int, serial: int, **counters: int) -> None:
+        tunnel = self._tunnels.get(id)
+        if tunnel is not None:
+            tunnel._stats = TunnelStats(**counters)
+        reply = self._asking.get(serial)
+        if reply is not None:
+            reply.set({})
+
+
+def _open_message(tunnel: Tunnel, *, again: bool) -> Message:
+    host, _, port = tunnel.remote[len("tcp://") :].rpartition(":")
+    return {
+        "type": "open",
+        "id": tunnel._id,
+        "host": host.strip("[]"),
+        "port": int(port),
+        "local": tunnel.local,
+        "again": again,
+    }
+
+
+def _login(options: SSHOptions) -> dict[str, Any]:
+    """Say what the gateway must know to log in, with all defaults and paths resolved."""
+    user, host, port = options.address
+    strict = options.strict_host_key_checking
+    interval = options.server_alive_interval
+    return {
+        "user": user or getpass.getuser(),
+        "host": host,
+        "port": port or 22,
+        "keyfiles": _absolute(options.keyfile),
+        "default_keyfiles": _absolute(
+            [f"~/.ssh/id_{kind}" for kind in ("ed25519", "ecdsa", "rsa")]
+        ),
+        "passphrase": options.passphrase,
+        "password": options.password,
+        "agent": options.agent,
+        "known_hosts": _absolute(options.known_hosts),
+        "strict_host_key_checking": "yes" if strict in (None, "ask") else strict,
+        "compression": bool(options.compression),
+        "ciphers": options.ciphers,
+        "connect_timeout": options.connect_timeout or DEFAULT_CONNECT_TIMEOUT,
+        "server_alive_interval": 15 if interval is None else interval,
+        "server_alive_count_max": options.server_alive_count_max or 3,
+    }
+
+
+def _absolute(paths: Any) -> list[str] | None:
+    if paths is None:
+        return None
+    return [os.path.abspath(os.path.expanduser(path)) for path in paths]
+
+
+def _error(error: Message) -> TunnelError:
+    """Make the exception that the gateway describes."""
+    kind: type[TunnelError] = getattr(exceptions, error["kind"])
+    return kind(error["errno"], error["message"])
+
+
+# A forked child must not keep the gateways of its parent alive, nor speak to them.
+_handles: weakref.WeakSet[GatewayHandle] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for handle in list(_handles):
+        handle._control.close()
+        handle._directory.release()
+        handle._ended = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,126 @@
+"""Where a gateway lives: in a process of its own, or on a thread of this one."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import socket
+import sys
+import threading
+from contextlib import suppress
+from typing import Protocol
+
+from .exceptions import GatewayError
+
+__all__ = ["Home", "start_process", "start_thread"]
+
+# The child takes over this program's sys.path as it is: "-m" would put the working directory in
+# front of it, and could not find a package that the program itself found in a place of its own.
+_BOOTSTRAP = (
+    "import sys; control, sys.path[:] = int(sys.argv[1]), sys.argv[2:];"
+    "from tunneledzmq.gateway.__main__ import main; main(control)"
+)
+
+# Bytes of a dead gateway's stderr that an error message shows.
+_STDERR_TAIL = 2000
+
+# Seconds that the end of the program waits for gateways on threads to deliver what they hold.
+_EXIT_TIMEOUT = 10.0
+
+
+class Home(Protocol):
+    """A running gateway."""
+
+    pid: int | None
+
+    def wait(self) -> str:
+        """Wait for the gateway's end and tell how it ended."""
+        ...
+
+
+def start_process(control: socket.socket, directory: str, lock: int) -> Home:
+    """Start a gateway process that speaks over `control`.
+
+    Raises:
+        GatewayError: the process cannot be started.
+    """
+    return _Process(control, directory, lock)
+
+
+def start_thread(control: socket.socket, directory: str, lock: int) -> Home:
+    """Start a gateway on a thread that speaks over `control`."""
+    return _Thread(control)
+
+
+class _Process:
+    def __init__(self, control: socket.socket, directory: str, lock: int) -> None:
+        import subprocess
+
+        if not sys.executable:
+            raise GatewayError(
+                errno.ENOENT,
+                "cannot start a gateway process: sys.executable is not set; "
+                "TunneledContext(isolate=False) needs none",
+            )
+        self._stderr = os.path.join(directory, "stderr")
+        path = [os.path.abspath(entry) for entry in sys.path]
+        try:
+            with open(self._stderr, "ab", opener=_private) as stderr:
+                self._popen = subprocess.Popen(
+                    [sys.executable, "-I", "-c", _BOOTSTRAP, str(control.fileno()), *path],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                    pass_fds=(control.fileno(), lock),
+                    # Ctrl-C in the terminal is for the program.
+                    start_new_session=True,
+                    cwd="/",
+                )
+        except OSError as exc:
+            raise GatewayError(
+                exc.errno, f"cannot start a gateway process ({sys.executable}): {exc}"
+            ) from exc
+        self.pid: int | None = self._popen.pid
+
+    def wait(self) -> str:
+        status = self._popen.wait()
+        said = b""
+        with suppress(OSError), open(self._stderr, "rb") as stderr:
+            stderr.seek(max(0, os.fstat(stderr.fileno()).st_size - _STDERR_TAIL))
+            said = stderr.read()
+        how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+        text = said.decode(errors="replace").strip()
+        return f"the gateway process ended ({how})" + (f": {text}" if text else "")
+
+
+class _Thread:
+    pid = None
+
+    def __init__(self, control: socket.socket) -> None:
+        from .gateway.gateway import Gateway
+
+        # The program goes on using its own end; this one belongs to the gateway.
+        self._control = control.dup()
+        self._thread = threading.Thread(
+            target=Gateway(self._control, own_process=False).run,
+            name="tunneledzmq-gateway",
+            daemon=True,
+        )
+        atexit.register(self._at_exit)
+        self._thread.start()
+
+    def wait(self) -> str:
+        self._thread.join()
+        atexit.unregister(self._at_exit)
+        return "the gateway thread ended"
+
+    def _at_exit(self) -> None:
+        # End of file for the gateway, which then delivers what it holds.
+        with suppress(OSError):
+            self._control.shutdown(socket.SHUT_RD)
+        self._thread.join(_EXIT_TIMEOUT)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,222 @@
+"""What it takes to log in to an SSH server: ``ssh=`` in all its forms."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import NamedTuple, Union
+from urllib.parse import unquote
+
+from .endpoints import split_host_port
+
+__all__ = ["SSHLike", "SSHOptions", "ServerAddress", "parse_server", "to_options"]
+
+# What OpenSSH refuses in a user name (ssh.c, valid_ruser): it would be quoting in a ProxyCommand.
+_BAD_IN_USER = frozenset("'`\";&<>|(){}")
+
+_STRICT = ("yes", "accept-new", "no", "ask")
+_BACKENDS = ("sshtunnel", "openssh")
+
+
+class ServerAddress(NamedTuple):
+    """``[user@]host[:port]``, taken apart; what was not given is `None`."""
+
+    user: str | None
+    host: str
+    port: int | None
+
+
+def parse_server(text: str) -> ServerAddress:
+    """Parse ``[user@]host[:port]`` or ``ssh://[user@]host[:port]``.
+
+    Raises:
+        ValueError: `text` is anything else. A text that may hold a password is not repeated.
+    """
+    if not text:
+        raise ValueError("ssh= is empty; to connect without a tunnel, pass ssh=None")
+    is_uri = text.startswith("ssh://")
+    rest = text[len("ssh://") :].removesuffix("/") if is_uri else text
+    user, at, host_port = rest.rpartition("@")
+    if is_uri and ":" in user:
+        raise ValueError("ssh://USER:PASSWORD@...: pass the password as SSHOptions(password=...)")
+    try:
+        host, port = split_host_port(host_port)
+    except ValueError as exc:
+        raise ValueError(f"not [user@]host[:port]: {exc} (ssh={text!r})") from None
+    if is_uri:
+        user = unquote(user)
+    if at and not _valid_user(user):
+        raise ValueError(f"no valid user name before the @ (ssh={text!r})")
+    return ServerAddress(user if at else None, host, port)
+
+
+def _valid_user(user: str) -> bool:
+    return (
+        bool(user)
+        and not user.startswith("-")
+        and not user.endswith("\\")
+        and not any(c in _BAD_IN_USER or c.isspace() or not c.isprintable() for c in user)
+    )
+
+
+Paths = Union[str, "os.PathLike[str]", Sequence[Union[str, "os.PathLike[str]"]]]
+
+
+@dataclass(frozen=True)
+class SSHOptions:
+    """How to reach and log in to an SSH server.
+
+    Sockets whose options are equal share one SSH session. ``None`` means OpenSSH's default.
+    The names are those of ssh_config(5), or zmq.ssh's where it had one.
+    """
+
+    server: str
+    """``[user@]host[:port]`` or ``ssh://[user@]host[:port]``; an IPv6 host stands in brackets."""
+
+    _: KW_ONLY
+
+    keyfile: Paths | None = None
+    """Private key file, or several (`str`, path, or a sequence of them). Default: the agent's keys,
+    then ``id_ed25519``, ``id_ecdsa`` and ``id_rsa`` of ``~/.ssh``."""
+
+    passphrase: str | None = field(default=None, repr=False)
+    """Passphrase of encrypted private keys."""
+
+    password: str | None = field(default=None, repr=False)
+    """Password to log in with, tried after the keys."""
+
+    agent: bool = True
+    """Whether the keys of the agent at ``$SSH_AUTH_SOCK`` are tried."""
+
+    jump: SSHLike | None = ()
+    """Hops before `server` (ProxyJump)."""
+
+    config_file: str | os.PathLike[str] | None = "~/.ssh/config"
+    """ssh_config(5) file; `None` reads none."""
+
+    known_hosts: Paths | None = None
+    """known_hosts file, or several. Default: ``~/.ssh/known_hosts`` and the system's. With
+    ``"accept-new"``, keys are added to the first."""
+
+    strict_host_key_checking: str | None = None
+    """``"yes"`` (default; ``"ask"`` is treated as yes): an unknown key is an error.
+    ``"accept-new"``: it is added to `known_hosts`, a changed one is an error. ``"no"``: a changed
+    key is logged as a warning, and no password is sent to it."""
+
+    compression: bool | None = None
+    """Whether to compress. Default: no."""
+
+    ciphers: str | Sequence[str] | None = None
+    """Ciphers in order of preference, comma-separated or a sequence. Default: aes128-gcm first."""
+
+    connect_timeout: float | None = None
+    """Seconds for the whole login. Default: 10."""
+
+    server_alive_interval: float | None = None
+    """Seconds of silence after which the server is asked whether it is alive; 0 never asks.
+    Default: 15."""
+
+    server_alive_count_max: int | None = None
+    """Unanswered questions after which the session counts as lost. Default: 3."""
+
+    prompt: Callable[[str, bool], str] | None = None
+    """``prompt(text, echo) -> str``, asked for passwords, passphrases and one-time codes."""
+
+    backend: str = "sshtunnel"
+    """``"sshtunnel"`` (on paramiko) or ``"openssh"`` (the system's ``ssh``)."""
+
+    connections: int = 1
+    """SSH sessions over which the sockets of a context are spread in turn."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.server, str):
+            raise TypeError(f"server must be a str, not {type(self.server).__name__}")
+        parse_server(self.server)
+        for name in ("keyfile", "known_hosts"):
+            self._normalize(name, _paths(name, getattr(self, name)))
+        if isinstance(self.ciphers, str):
+            self._normalize("ciphers", tuple(self.ciphers.split(",")))
+        elif self.ciphers is not None:
+            self._normalize("ciphers", tuple(self.ciphers))
+        if self.config_file is not None:
+            self._normalize("config_file", os.fspath(self.config_file))
+        for name in ("passphrase", "password"):
+            if not isinstance(getattr(self, name), (str, type(None))):
+                raise TypeError(f"{name} must be a str")
+        if self.strict_host_key_checking not in (None, *_STRICT):
+            raise ValueError(
+                f"strict_host_key_checking must be one of {', '.join(_STRICT)}, "
+                f"not {self.strict_host_key_checking!r}"
+            )
+        if self.backend not in _BACKENDS:
+            raise ValueError(f"backend must be one of {_BACKENDS}, not {self.backend!r}")
+        _check_number("connect_timeout", self.connect_timeout, above=0)
+        _check_number("server_alive_interval", self.server_alive_interval, least=0)
+        _check_number("server_alive_count_max", self.server_alive_count_max, least=1)
+        _check_number("connections", self.connections, least=1)
+        if self.jump:
+            raise NotImplementedError("jump= is not supported yet")
+        if self.backend == "openssh":
+            raise NotImplementedError("backend='openssh' is not supported yet")
+        if self.connections != 1:
+            raise NotImplementedError("connections= other than 1 is not supported yet")
+        if self.prompt is not None:
+            raise NotImplementedError("prompt= is not supported yet")
+
+    def _normalize(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    @property
+    def address(self) -> ServerAddress:
+        """`server`, taken apart."""
+        return parse_server(self.server)
+
+
+SSHLike = Union[str, SSHOptions, Sequence[Union[str, SSHOptions]]]
+"""What ``ssh=`` takes: a server, its options, or the hops in order."""
+
+
+def to_options(ssh: SSHLike) -> SSHOptions:
+    """Turn what was given as ``ssh=`` into options.
+
+    Raises:
+        ValueError: it is empty or malformed.
+        TypeError: it is of another type.
+    """
+    if isinstance(ssh, SSHOptions):
+        return ssh
+    if isinstance(ssh, str):
+        return SSHOptions(ssh)
+    if not isinstance(ssh, Sequence) or isinstance(ssh, (bytes, bytearray)):
+        raise TypeError(
+            f"ssh= must be a str, SSHOptions or a sequence of them, not {type(ssh).__name__}"
+        )
+    hops = [to_options(hop) for hop in ssh]
+    if not hops:
+        raise ValueError("ssh= is empty; to connect without a tunnel, pass ssh=None")
+    if len(hops) > 1:
+        raise NotImplementedError("several hops are not supported yet")
+    return hops[0]
+
+
+def _paths(name: str, value: Paths | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    items = [value] if isinstance(value, (str, os.PathLike)) else list(value)
+    if not items or not all(isinstance(item, (str, os.PathLike)) and os.fspath(item) for item in items):
+        raise ValueError(f"{name} must be a path or a sequence of paths, not {value!r}")
+    return tuple(os.fspath(item) for item in items)
+
+
+def _check_number(
+    name: str, value: float | None, *, above: float | None = None, least: float | None = None
+) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    # Written so that NaN fails too.
+    if not (value > above if above is not None else value >= (least or 0)) or value == float("inf"):
+        bound = f"above {above}" if above is not None else f"at least {least}"
+        raise ValueError(f"{name} must be {bound}, not {value!r}")
