@@ -102,7 +102,9 @@ class GatewayHandle:
         # Of the reader thread alone: the gateway's life.
         self._said_bye = False
         self._deaths = 0
-        self._restarts = 0
+        self._reconnects = 0
+        # Those of the gateways that died, and the restarts.
+        self._reconnects_before = 0
         # Set when the program's context has ended.
         self._shut_down = threading.Event()
 
@@ -250,7 +252,8 @@ class GatewayHandle:
         if not tunnels or self._shut_down.is_set():
             return False
         self._deaths += 1
-        self._restarts += 1
+        self._reconnects_before += 1 + self._reconnects
+        self._reconnects = 0
         logger.error("%s: %s", self.server, how)
         for tunnel in tunnels:
             tunnel._last_error = f"{self.server}: {how}"
@@ -306,12 +309,13 @@ class GatewayHandle:
     def _on_state(self, state: str, error: str | None, reconnects: int) -> None:
         if state == "up":
             self._deaths = 0
+        self._reconnects = reconnects
         for tunnel in list(self._tunnels.values()):
             if error is not None:
                 tunnel._last_error = error
             if tunnel._state in ("up", "down") and tunnel._id not in self._closing:
                 tunnel._state = state
-                tunnel._reconnects = self._restarts + reconnects
+                tunnel._reconnects = self._reconnects_before + reconnects
 
     def _on_tunnel(self, kind: str, tunnel: Tunnel, message: Message) -> None:
         reply = self._opening.get(tunnel._id)

@@ -95,7 +95,7 @@ class _Process:
 
 
 class _Thread:
-    pid = None
+    pid: int | None = None
 
     def __init__(self, control: socket.socket) -> None:
         from .gateway.gateway import Gateway

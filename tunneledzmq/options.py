@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import NamedTuple, Union
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from .endpoints import split_host_port
@@ -60,7 +60,7 @@ def _valid_user(user: str) -> bool:
     )
 
 
-Paths = Union[str, "os.PathLike[str]", Sequence[Union[str, "os.PathLike[str]"]]]
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class SSHOptions:
         return parse_server(self.server)
 
 
-SSHLike = Union[str, SSHOptions, Sequence[Union[str, SSHOptions]]]
+SSHLike = str | SSHOptions | Sequence[str | SSHOptions]
 """What ``ssh=`` takes: a server, its options, or the hops in order."""
 
 
@@ -204,7 +204,9 @@ def _paths(name: str, value: Paths | None) -> tuple[str, ...] | None:
     if value is None:
         return None
     items = [value] if isinstance(value, (str, os.PathLike)) else list(value)
-    if not items or not all(isinstance(item, (str, os.PathLike)) and os.fspath(item) for item in items):
+    if not items or not all(
+        isinstance(item, (str, os.PathLike)) and os.fspath(item) for item in items
+    ):
         raise ValueError(f"{name} must be a path or a sequence of paths, not {value!r}")
     return tuple(os.fspath(item) for item in items)
 

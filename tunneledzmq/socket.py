@@ -50,7 +50,7 @@ class TunneledSocket(zmq.Socket[bytes]):
         """The open tunnels of this socket."""
         return [tunnel for tunnel in self._tunnels if tunnel.state not in ("closing", "closed")]
 
-    def connect(  # type: ignore[override]
+    def connect(
         self,
         addr: str | bytes,
         ssh: SSHLike | _Default | None = CONTEXT,
@@ -148,7 +148,7 @@ class TunneledSocket(zmq.Socket[bytes]):
     def _get_or(self, option: int, default: int) -> int:
         # A terminated context refuses to tell.
         with suppress(zmq.ZMQError):
-            return int(self.get(option))  # type: ignore[call-overload]
+            return int(self.get(option))
         return default
 
     def _forget_closed(self) -> None:

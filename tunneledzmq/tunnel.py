@@ -38,7 +38,9 @@ class Tunnel:
              +---------+------+-> closing -> closed
     """
 
-    def __init__(self, handle: GatewayHandle, id: int, remote: str, server: str, local: str) -> None:
+    def __init__(
+        self, handle: GatewayHandle, id: int, remote: str, server: str, local: str
+    ) -> None:
         self._handle = handle
         self._id = id
         self._remote = remote

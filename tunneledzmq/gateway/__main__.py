@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 __all__ = ["main"]
 
@@ -17,6 +19,10 @@ def main(control: int) -> None:
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
+    # Each connection takes a descriptor, and each tunnel another.
+    with suppress(ValueError, OSError):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # paramiko imports it for ssh_config's "Match exec", which takes longer than the login itself.
     sys.modules["invoke"] = None  # type: ignore[assignment]
 

@@ -183,6 +183,7 @@ class Connection:
             self._send_close()  # given up meanwhile
             return
         self.state = "open"
+        self._forward.on_opened()
         self.resume()
 
     def refused(self, reason: str) -> None:
@@ -325,4 +326,3 @@ class Connection:
         self._sock.close()
         self._pending.clear()
         self._forward.on_connection_closed(self)
-

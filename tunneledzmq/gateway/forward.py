@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -60,11 +61,8 @@ class StreamServer(_ServerMixin, _StreamForwardServer):  # type: ignore[misc]
     def server_bind(self) -> None:
         """Bind with mode 0600, in place of a socket that nobody listens on."""
         path = self.server_address
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(path)
-            except ConnectionRefusedError:
-                os.unlink(path)
+        if _is_stale(path):
+            os.unlink(path)
         super().server_bind()
         # Nobody can connect before server_activate(), which is after this.
         os.chmod(path, 0o600)
@@ -74,6 +72,20 @@ class StreamServer(_ServerMixin, _StreamForwardServer):  # type: ignore[misc]
         super().server_close()
         with suppress(OSError):
             os.unlink(self.server_address)
+
+
+def _is_stale(path: str) -> bool:
+    """Tell whether `path` is a Unix socket that nobody listens on any more."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(path)
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 class Forward:
@@ -111,6 +123,8 @@ class Forward:
         # When there was a connection last (time.monotonic).
         self._last_used = time.monotonic()
         self._accept_again = 0.0
+        # Why the server does not reach the peer.
+        self._refusal = ""
 
         # Since when libzmq is giving the tunnel up, and how long that may take.
         self._closing_since: float | None = None
@@ -192,9 +206,15 @@ class Forward:
         self._last_used = time.monotonic()
         self._on_change(self)
 
+    def on_opened(self) -> None:
+        """Note that the server reaches the peer."""
+        self._refusal = ""
+
     def on_refused(self, reason: str) -> None:
-        """Tell why the server did not connect to the peer."""
-        self._on_trouble(self, reason)
+        """Tell why the server did not connect to the peer, once: libzmq tries again and again."""
+        if reason != self._refusal:
+            self._refusal = reason
+            self._on_trouble(self, reason)
 
     def stats(self) -> dict[str, int]:
         """Return the counters, by their names in :class:`tunneledzmq.TunnelStats`."""

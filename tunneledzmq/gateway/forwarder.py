@@ -17,6 +17,9 @@ from .transport import ForwardTransport
 
 __all__ = ["TunnelForwarder"]
 
+# Seconds to wait for the thread of an SSH session that was told to end.
+_END_TIMEOUT = 5.0
+
 
 class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
     """An ``SSHTunnelForwarder`` whose listeners outlive its SSH sessions.
@@ -100,9 +103,10 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
 
     def close(self) -> None:
         """End the session in order, close all listeners."""
-        if self.transport is not None and self.transport.is_active():
-            self.transport.disconnect()
-            self.transport.join()
+        transport = self.transport
+        if transport is not None:
+            transport.disconnect()
+            transport.join(_END_TIMEOUT)
         for server in list(self._server_list):
             self.drop_server(server)
         self.pump.close()

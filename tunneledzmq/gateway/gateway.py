@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import random
 import selectors
 import socket
@@ -376,7 +375,12 @@ class Gateway:
                 self._control.send({"type": "closed", "id": forward.id, **forward.stats()})
             else:
                 next_check = min(next_check, check)
-        if self._used and not self._forwards and not self._waiting and self._session is not Session.OFF:
+        if (
+            self._used
+            and not self._forwards
+            and not self._waiting
+            and self._session is not Session.OFF
+        ):
             return None
         if self._orphaned and not self._forwards:
             return None
@@ -411,4 +415,3 @@ class _ControlHandler(logging.Handler):
                 "message": self.format(record),
             }
         )
-

@@ -227,13 +227,14 @@ def _check_host_key(login: Login, hosts: KnownHosts, key: paramiko.PKey) -> None
             f"{login.server}: the host key {print_} is marked as revoked in known_hosts",
         )
     if verdict is Verdict.CHANGED:
+        name = _quoted(known_hosts.lookup_name(login.host, login.port))
         where = ", ".join(
             f"{known.file}:{known.line}" for known in hosts.find(login.host, login.port)
         )
         text = (
             f"{login.server}: the host key has changed: the server has {print_}, known_hosts has "
             f"another one ({where}). Somebody may be listening in between. If the server really "
-            f"has a new key: ssh-keygen -R {_quoted(known_hosts.lookup_name(login.host, login.port))}"
+            f"has a new key: ssh-keygen -R {name}"
         )
         if strict != "no":
             raise LoginError("HostKeyChangedError", errno.EACCES, text)
@@ -250,7 +251,7 @@ def _check_host_key(login: Login, hosts: KnownHosts, key: paramiko.PKey) -> None
         )
     try:
         known_hosts.add(files[0], login.host, login.port, key)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         logger.warning("%s: the host key was not added to known_hosts: %s", login.server, exc)
     else:
         logger.info("%s: added the host key %s to %s", login.server, print_, files[0])

@@ -20,7 +20,7 @@ __all__ = ["READ", "WRITE", "Link", "Pump", "Source"]
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
-# The input buffer holds a packet of the largest size that OpenSSH sends (256 KiB) and as much again.
+# Twice the largest packet that OpenSSH sends.
 _INPUT_SIZE = 1 << 19
 
 # Local sockets are not read while more than this waits for the SSH socket.
@@ -37,7 +37,9 @@ _CLOSE_TIMEOUT = 2.0
 class Source(Protocol):
     """What the pump watches."""
 
-    def fileno(self) -> int: ...
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        ...
 
     def ready(self, events: int) -> None:
         """Handle `events`; called with the pump's lock held."""
@@ -98,7 +100,9 @@ class Link:
         self._sock = sock
         self._pump = pump
         self._timeout: float | None = None
+        # Whether recv() tells the end of file, and whether the socket is closed.
         self._closed = False
+        self._released = False
         self._readable = False
 
         # Received bytes that paramiko has not taken yet: buffer[start:end].
@@ -163,21 +167,25 @@ class Link:
             self.close()
 
     def close(self) -> None:
-        """Send what can still be sent, and close. Wakes the thread that runs the pump."""
+        """Send what can still be sent, and close.
+
+        The thread that runs the pump may be waiting for this socket: another thread only shuts it
+        down, which wakes that thread, and leaves it to close it when its session ends.
+        """
         with self._pump.lock:
-            if self._closed:
-                return
-            self._closed = True
-            with suppress(OSError):
-                self._sock.settimeout(_CLOSE_TIMEOUT)
-                for data in self._output:
-                    self._sock.sendall(data)
-            self._output.clear()
-            self._pump.forget(self)
-            with suppress(OSError):
-                # Readable at once for the selector of the thread that waits.
-                self._sock.shutdown(socket.SHUT_RDWR)
-            self._sock.close()
+            if not self._closed:
+                self._closed = True
+                with suppress(OSError):
+                    self._sock.settimeout(_CLOSE_TIMEOUT)
+                    for data in self._output:
+                        self._sock.sendall(data)
+                self._output.clear()
+                with suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_RDWR)
+            if not self._released and self._thread in (0, threading.get_ident()):
+                self._released = True
+                self._pump.forget(self)
+                self._sock.close()
 
     # For the packetizer and the connections
 
@@ -194,10 +202,10 @@ class Link:
         Raises:
             TimeoutError: nothing came within the timeout.
         """
-        self._thread = threading.get_ident()
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         while True:
             with self._pump.lock:
+                self._thread = threading.get_ident()
                 if self._closed:
                     return False
                 if self._output:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import paramiko
 from paramiko.common import (
@@ -97,11 +97,8 @@ class ForwardTransport(paramiko.Transport):  # type: ignore[misc]
         options = self.get_security_options()
         known = options.ciphers
         options.ciphers = [name for name in CIPHERS if name in known]
-        self._handler_table = {
-            **self._handler_table,
-            MSG_CHANNEL_OPEN_SUCCESS: self._on_open_success,
-            MSG_CHANNEL_OPEN_FAILURE: self._on_open_failure,
-        }
+        self._handler_table[MSG_CHANNEL_OPEN_SUCCESS] = self._on_open_success
+        self._handler_table[MSG_CHANNEL_OPEN_FAILURE] = self._on_open_failure
         link.on_writable = self.resume
 
     def pin_host_key(self) -> None:
