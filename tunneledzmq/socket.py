@@ -82,7 +82,7 @@ class TunneledSocket(zmq.Socket[bytes]):
             return super().connect(text)
         remote = parse_remote(text)
         if local is not None:
-            local = check_local(local)
+            local = check_local(_text(local, "local"))
         if self.closed:
             raise zmq.ZMQError(zmq.ENOTSOCK)
         tunnel = _pool(self.context).open(options, remote, local)
@@ -156,11 +156,11 @@ class TunneledSocket(zmq.Socket[bytes]):
             del self._tunnels[tunnel]
 
 
-def _text(addr: str | bytes) -> str:
+def _text(addr: str | bytes, name: str = "addr") -> str:
     if isinstance(addr, bytes):
         return addr.decode()
     if not isinstance(addr, str):
-        raise TypeError(f"addr must be a str, not {type(addr).__name__}")
+        raise TypeError(f"{name} must be a str, not {type(addr).__name__}")
     return addr
 
 

@@ -7,11 +7,13 @@ with its locks, buffers and waiting threads.
 from __future__ import annotations
 
 import hmac
+import threading
 from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING
 
 import paramiko
+from paramiko.auth_handler import AuthOnlyHandler
 from paramiko.common import (
     DEBUG,
     MSG_CHANNEL_CLOSE,
@@ -27,6 +29,7 @@ from paramiko.common import (
     MSG_CHANNEL_WINDOW_ADJUST,
     MSG_DISCONNECT,
     MSG_GLOBAL_REQUEST,
+    MSG_SERVICE_REQUEST,
 )
 from paramiko.message import Message
 
@@ -62,7 +65,7 @@ CIPHERS = (
 )
 
 
-class ForwardTransport(paramiko.Transport):  # type: ignore[misc]
+class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
     """An SSH session for ``direct-tcpip`` channels.
 
     Args:
@@ -88,6 +91,7 @@ class ForwardTransport(paramiko.Transport):  # type: ignore[misc]
         # Connections that wait until the session takes data again, and messages that do.
         self.paused: list[Connection] = []
         self._deferred: list[Message] = []
+        self._service_accepted = threading.Event()
         # The host key that was verified; a key exchange must not bring another one.
         self._pinned: bytes | None = None
 
@@ -221,7 +225,31 @@ class ForwardTransport(paramiko.Transport):  # type: ignore[misc]
                 for connection in paused:
                     connection.resume()
 
+    def ensure_session(self) -> None:
+        """Ask for the authentication service, once (RFC 4253, section 10).
+
+        Does what paramiko's method does, without its steps of 0.1 s.
+        """
+        if self._service_accepted.is_set():
+            return
+        message = _message(MSG_SERVICE_REQUEST)
+        message.add_string("ssh-userauth")
+        self._send_message(message)
+        while not self._service_accepted.wait(0.1):
+            if not self.active:
+                raise self.get_exception() or paramiko.SSHException("No existing session")
+        self.auth_handler = self.get_auth_handler()
+
+    def get_auth_handler(self) -> AuthOnlyHandler:
+        """Make the handler for the authentication requests."""
+        return _AuthHandler(self)
+
     # paramiko's inside
+
+    def _parse_service_accept(self, m: Message) -> None:
+        super()._parse_service_accept(m)
+        if self._service_userauth_accepted:
+            self._service_accepted.set()
 
     def _send_message(self, data: Message) -> None:
         # One order of locks for all threads: the pump's before the packetizer's.
@@ -260,6 +288,17 @@ class ForwardTransport(paramiko.Transport):  # type: ignore[misc]
     _channel_handler_table: dict[int, Handler]
 
 
+class _AuthHandler(AuthOnlyHandler):  # type: ignore[misc]
+    """paramiko's, which misses an answer that comes before it has begun to wait for it."""
+
+    def wait_for_response(self, event: threading.Event) -> list[str]:
+        # Success sets the one, failure resets the other.
+        if self.authenticated or self.username is None:
+            event.set()
+        allowed: list[str] = super().wait_for_response(event)
+        return allowed
+
+
 def _message(kind: int) -> Message:
     message = Message()
     message.add_byte(bytes([kind]))
@@ -268,7 +307,10 @@ def _message(kind: int) -> Message:
 
 def _refusal(code: int, reason: str) -> str:
     if code == _PROHIBITED:
-        return f"the server forbids forwarding to it (AllowTcpForwarding, PermitOpen): {reason}"
+        return (
+            "the server forbids forwarding to it (administratively prohibited; see "
+            f"AllowTcpForwarding and PermitOpen in its sshd_config): {reason}"
+        )
     if code == _CONNECT_FAILED:
         return f"the server cannot connect to it; it may not be up yet: {reason}"
     return f"the server opens no channel to it: {reason} (code {code})"
