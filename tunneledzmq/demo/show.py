@@ -164,6 +164,9 @@ def _latencies(results: Results) -> Table:
 def _rates(throughputs: list[Throughput]) -> Table:
     heads = "direct: messages/s", "MB/s", "tunnel: messages/s", "MB/s"
     table = _table("Throughput, counted at the receiver", "messages", *heads)
+    table.caption = (
+        "Most of the tunnel's time is spent in the embedded SSH server, which is Python."
+    )
     for one in throughputs:
         way = "up" if one.upwards else "down"
         cells = [cell for rate in (one.direct, one.tunnel) for cell in _rate_cells(rate)]
