@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sshtunnel import BaseSSHTunnelForwarderError, SSHTunnelForwarder
+from sshtunnel import BaseSSHTunnelForwarderError, SSHTunnelForwarder, _ForwardHandler
 
 from .forward import StreamServer, TCPServer
 from .login import Login, authenticate, connect, handshake
@@ -135,6 +135,11 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         if transport is self.transport:
             self.transport = None
             self._on_end(transport, _reason(error))
+
+    def _make_ssh_forward_handler_class(self, remote_address_: tuple[str, int]) -> Any:
+        # No handler is ever run: listeners hand their connections to the pump. It only tells the
+        # remote address, also before the first session.
+        return type("Handler", (_ForwardHandler,), {"remote_address": remote_address_})
 
     def _make_ssh_forward_server_class(self, remote_address_: tuple[str, int]) -> Any:
         return TCPServer

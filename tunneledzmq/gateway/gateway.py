@@ -99,8 +99,8 @@ class Gateway:
             self._serve()
             self._control.send({"type": "bye"})
         finally:
-            if self._directory:
-                remove(self._directory)
+            if self._orphaned and self._directory:
+                remove(self._directory)  # else the program does, when it has seen what is in it
             self._control.close()
             self._waker.close()
             self._wakened.close()
