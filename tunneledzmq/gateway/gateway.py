@@ -236,7 +236,7 @@ class Gateway:
         self._call(lambda: self._look_at(forward))
 
     def _look_at(self, forward: Forward) -> None:
-        if forward.needs_checks:
+        if forward.needs_checks and forward.id in self._forwards:
             self._watched.add(forward)
 
     def _on_trouble(self, forward: Forward, reason: str) -> None:
