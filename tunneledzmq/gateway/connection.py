@@ -25,8 +25,7 @@ WINDOW = 1 << 21
 # The server is told of new room in steps of this size.
 _WINDOW_STEP = WINDOW // 8
 
-# Bytes to read from libzmq at once, and the size of the kernel's buffer towards it.
-_READ_SIZE = 1 << 18
+# The kernel's buffer towards libzmq, in bytes.
 _SEND_BUFFER = 1 << 20
 
 # What is read before the server has connected to the peer: libzmq sends its greeting, and waits.
@@ -110,7 +109,7 @@ class Connection:
             self.pump.watch(self, self._events() & ~READ)
             self.transport.paused.append(self)
             return
-        data = self._receive(min(self._out_window, _READ_SIZE))
+        data = self._receive(self._out_window)
         if data:
             self._send_data(data)
         elif data is not None:
@@ -119,26 +118,26 @@ class Connection:
             self.update()
 
     def _read_early(self) -> None:
-        data = self._receive(_EARLY_SIZE - len(self._early))
-        self._early += data or b""
+        self._early += self._receive(_EARLY_SIZE - len(self._early)) or b""
         # Without the peer's greeting libzmq has sent no messages yet. ZMQ_STREAM may have.
         if self.local_eof and self._early[:1] == b"\xff" and len(self._early) <= _GREETING_SIZE:
             self.abort()
         self.update()
 
-    def _receive(self, size: int) -> bytes | None:
-        """Read from libzmq; nothing (`b""`) at its end, `None` if there is nothing yet."""
+    def _receive(self, size: int) -> memoryview | None:
+        """Read from libzmq; nothing at its end, `None` if there is nothing yet."""
+        buffer = self.transport.read_buffer
         try:
-            data = self._sock.recv(size)
+            count = self._sock.recv_into(buffer[:size])
         except (BlockingIOError, InterruptedError):
             return None
         except OSError:
-            data = b""
+            count = 0
         self.last_progress = time.monotonic()
-        self.local_eof = not data
-        return data
+        self.local_eof = not count
+        return buffer[:count]
 
-    def _send_data(self, data: bytes) -> None:
+    def _send_data(self, data: memoryview) -> None:
         self._out_window -= len(data)
         self._forward.bytes_sent += len(data)
         self.transport.send_data(self, data)
@@ -159,7 +158,7 @@ class Connection:
                 return
             data, self._early = self._early[: self._out_window], self._early[self._out_window :]
             if data:
-                self._send_data(data)
+                self._send_data(memoryview(data))
             if self.local_eof and not self._early:
                 self._send_eof()
         self.update()

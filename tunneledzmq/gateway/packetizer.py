@@ -32,6 +32,8 @@ _TAG = 16
 _U32 = struct.Struct(">I")
 _U32_U32 = struct.Struct(">II")
 _DATA = bytes([MSG_CHANNEL_DATA])
+_DATA_HEADER = struct.Struct(">cII")
+_BYTES = [bytes([value]) for value in range(256)]
 
 # For the tests, which show that all holds without the batches too.
 _DISABLED = "TUNNELEDZMQ_NO_BATCHES"
@@ -49,14 +51,14 @@ class LinkPacketizer(Packetizer):  # type: ignore[misc]
     def start_handshake(self, timeout: float) -> None:
         """Start no timer thread: whoever dials has a deadline for all of the login."""
 
-    def send_data(self, connection: Connection, data: bytes) -> None:
+    def send_data(self, connection: Connection, data: memoryview) -> None:
         """Send channel data in packets of the channel's size."""
         step = connection.max_packet
         for start in range(0, len(data), step):
             message = Message()
             message.add_byte(_DATA)
             message.add_int(connection.remote_id)
-            message.add_string(data[start : start + step])
+            message.add_string(bytes(data[start : start + step]))
             self.send_message(message)
 
 
@@ -144,7 +146,7 @@ class BatchPacketizer(LinkPacketizer):
             self._send_payload(data.asbytes())
             self._check_sent()
 
-    def send_data(self, connection: Connection, data: bytes) -> None:
+    def send_data(self, connection: Connection, data: memoryview) -> None:
         """Send channel data in packets of the channel's size."""
         if self._seal is None:
             super().send_data(connection, data)
@@ -152,22 +154,21 @@ class BatchPacketizer(LinkPacketizer):
         step = connection.max_packet
         for start in range(0, len(data), step):
             piece = data[start : start + step]
-            self._send_payload(
-                b"".join((_DATA, _U32_U32.pack(connection.remote_id, len(piece)), piece))
-            )
+            self._send_payload(_DATA_HEADER.pack(_DATA, connection.remote_id, len(piece)), piece)
         self._check_sent()
 
-    def _send_payload(self, payload: bytes) -> None:
+    def _send_payload(self, *parts: bytes | memoryview) -> None:
         if self._deflate is not None:
-            payload = self._deflate(payload)
-        padding = _BLOCK - (len(payload) + 1) % _BLOCK
+            parts = (self._deflate(b"".join(parts)),)
+        size = sum(map(len, parts))
+        padding = _BLOCK - (size + 1) % _BLOCK
         if padding < 4:
             padding += _BLOCK
         if len(self._random) < padding:
             self._random = os.urandom(4096)
         fill, self._random = self._random[:padding], self._random[padding:]
-        length = _U32.pack(1 + len(payload) + padding)
-        plain = b"".join((bytes((padding,)), payload, fill))
+        length = _U32.pack(1 + size + padding)
+        plain = b"".join((_BYTES[padding], *parts, fill))
         nonce = self._seal_iv + self._seal_count.to_bytes(8, "big")
         self._seal_count = (self._seal_count + 1) & 0xFFFFFFFFFFFFFFFF
         self._sequence_out = (self._sequence_out + 1) & 0xFFFFFFFF

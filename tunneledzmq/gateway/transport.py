@@ -45,6 +45,9 @@ __all__ = ["ForwardTransport"]
 # The largest data that we take in one packet (RFC 4253, section 6.1, and OpenSSH's own).
 _MAX_PACKET = 1 << 15
 
+# Bytes to read from libzmq at once.
+_READ_SIZE = 1 << 18
+
 # RFC 4253, section 11.1.
 _DISCONNECT_BY_APPLICATION = 11
 
@@ -83,6 +86,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         on_end: Callable[[ForwardTransport, Exception | None], None],
     ) -> None:
         self.pump = pump
+        # For whichever connection reads from libzmq at the moment.
+        self.read_buffer = memoryview(bytearray(_READ_SIZE))
         self.link = link
         self._on_end = on_end
         # Channels until the server has closed them too, by our numbers.
@@ -155,8 +160,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         self.connections.pop(connection.id, None)
         self._channels.delete(connection.id)
 
-    def send_data(self, connection: Connection, data: bytes) -> None:
-        """Send data; only while :attr:`writable`."""
+    def send_data(self, connection: Connection, data: memoryview) -> None:
+        """Send data, which may be overwritten afterwards; only while :attr:`writable`."""
         self.packetizer.send_data(connection, data)
 
     def send_eof(self, connection: Connection) -> None:
