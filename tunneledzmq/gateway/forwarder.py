@@ -10,8 +10,10 @@ from typing import Any
 
 from sshtunnel import BaseSSHTunnelForwarderError, SSHTunnelForwarder, _ForwardHandler
 
+from .authentication import authenticate, load_keyfiles
 from .forward import StreamServer, TCPServer
-from .login import Login, authenticate, connect, handshake
+from .handshake import connect, handshake
+from .login import Login
 from .pump import Link, Pump
 from .transport import ForwardTransport
 
@@ -25,7 +27,7 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
     """An ``SSHTunnelForwarder`` whose listeners outlive its SSH sessions.
 
     What it does otherwise than its base class: the host key is verified before anything is told to
-    the server (``_connect_to_gateway``); errors say why (:mod:`.login`); one thread, that of the
+    the server (``_connect_to_gateway``); errors say why; one thread, that of the
     transport, carries all connections (``_get_transport`` and the server classes).
 
     Args:
@@ -114,9 +116,10 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
     # sshtunnel's seams
 
     def _connect_to_gateway(self) -> None:
+        load_keyfiles(self.login)  # a key that cannot be used needs no server to be found out
         self._transport = self._get_transport()
-        handshake(self._transport, self.login)
-        authenticate(self._transport, self.login)
+        trusted = handshake(self._transport, self.login)
+        authenticate(self._transport, self.login, password=trusted)
         # The session has no need to wake up now and then any more.
         self._transport.link.settimeout(None)
 

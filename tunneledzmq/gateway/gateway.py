@@ -18,7 +18,7 @@ from ..control import ControlChannel, Message
 from ..directory import remove
 from .forward import Forward
 from .forwarder import TunnelForwarder
-from .login import Login, LoginError, timed_out
+from .login import Login, LoginError
 from .transport import ForwardTransport
 
 __all__ = ["Gateway"]
@@ -97,10 +97,10 @@ class Gateway:
             logger.addHandler(self._logs)
         try:
             self._serve()
+            # After a crash it stays: the program reads stderr, and restarts with the same sockets.
+            remove(self._directory)
             self._control.send({"type": "bye"})
         finally:
-            if self._orphaned and self._directory:
-                remove(self._directory)  # else the program does, when it has seen what is in it
             self._control.close()
             self._waker.close()
             self._wakened.close()
@@ -260,8 +260,7 @@ class Gateway:
             error = exc
         except Exception as exc:
             logger.debug("unexpected", exc_info=True)
-            text = f"{self._login.server}: {type(exc).__name__}: {exc}"
-            error = LoginError("SSHConnectionError", errno.EPROTO, text)
+            error = self._login.no_connection(errno.EPROTO, f"{type(exc).__name__}: {exc}")
         else:
             self._call(lambda: self._on_up(transport))
             return
@@ -269,10 +268,8 @@ class Gateway:
 
     def _on_up(self, transport: ForwardTransport) -> None:
         if not transport.is_active():
-            error = LoginError(
-                "SSHConnectionError",
-                errno.ECONNRESET,
-                f"{self._login.server}: the server closed the connection after the login",
+            error = self._login.no_connection(
+                errno.ECONNRESET, "the server closed the connection after the login"
             )
             self._on_dial_failed(error)
             return
@@ -291,7 +288,7 @@ class Gateway:
 
     def _on_dial_failed(self, error: LoginError) -> None:
         if self._dial_timed_out:
-            error = timed_out(self._login)  # whatever the thread says of its closed socket
+            error = self._login.timed_out()  # whatever the thread says of its closed socket
         self._dial_deadline = float("inf")
         self._fail_waiting(error)
         if error.kind == "SSHConnectionError":
@@ -391,7 +388,7 @@ class Gateway:
         if self._session is Session.DIALING and not self._dial_timed_out:
             if now >= self._dial_deadline:
                 self._dial_timed_out = True
-                self._fail_waiting(timed_out(self._login))
+                self._fail_waiting(self._login.timed_out())
                 self._forwarder.abort()
             next_check = min(next_check, self._dial_deadline)
         if now >= self._ask_at:
