@@ -29,6 +29,9 @@ logger = logging.getLogger("tunneledzmq")
 _FIRST_DELAY = 0.05
 _MAX_DELAY = 1.0
 
+# A session that lasted so many seconds lets the delays begin anew.
+_STABLE = 10.0
+
 
 class Session(Enum):
     """The SSH session.
@@ -79,6 +82,7 @@ class Gateway:
         self._used = False
         self._reconnects = 0
         self._failures = 0
+        self._up_since = 0.0
         self._dial_at = 0.0
         self._dial_deadline = float("inf")
         self._dial_timed_out = False
@@ -205,7 +209,6 @@ class Gateway:
     def _open(self, message: Message) -> None:
         forward, local = self._listen(message)
         if forward is not None:
-            forward.resume()
             self._control.send({"type": "opened", "id": forward.id, "local": local})
 
     def _listen(self, message: Message) -> tuple[Forward | None, str]:
@@ -227,6 +230,8 @@ class Gateway:
             self._fail(number, LoginError("TunnelError", exc.errno or errno.EIO, text))
             return None, ""
         self._forwards[number] = forward
+        if self._session is Session.UP:
+            forward.resume()
         return forward, local
 
     def _fail(self, number: int, error: LoginError) -> None:
@@ -275,10 +280,10 @@ class Gateway:
             return
         logger.info("%s: logged in", self._login.server)
         self._session = Session.UP
-        self._failures = 0
+        self._up_since = time.monotonic()
         self._dial_deadline = float("inf")
         self._unanswered = 0
-        self._ask_at = time.monotonic() + (self._login.server_alive_interval or float("inf"))
+        self._ask_at = time.monotonic() + (self._alive_step or float("inf"))
         for forward in self._forwards.values():
             forward.resume()
         self._tell_state("up", None)
@@ -310,6 +315,8 @@ class Gateway:
         if self._session is not Session.UP:
             return
         self._ask_at = float("inf")
+        if time.monotonic() - self._up_since >= _STABLE:
+            self._failures = 0
         for forward in self._forwards.values():
             forward.pause()
         self._reconnects += 1
@@ -335,23 +342,32 @@ class Gateway:
         )
 
     def _ask_alive(self, now: float) -> None:
-        """Find out about a server that is silent (ServerAliveInterval, ServerAliveCountMax)."""
+        """Find out about a server that is silent (ServerAliveInterval, ServerAliveCountMax).
+
+        It is asked `server_alive_count_max` times, and given up after that many intervals.
+        """
         transport = self._forwarder.transport
         if transport is None:
             return
-        interval = self._login.server_alive_interval
+        step = self._alive_step
         heard = transport.link.last_received
-        if now - heard < interval:
+        if now - heard < step:
             self._unanswered = 0
-            self._ask_at = heard + interval
+            self._ask_at = heard + step
         elif self._unanswered < self._login.server_alive_count_max:
             self._unanswered += 1
-            self._ask_at = now + interval
+            self._ask_at = now + step
             with suppress(OSError, EOFError):
                 transport.ask_alive()
         else:
             self._ask_at = float("inf")
             transport.link.abort()
+
+    @property
+    def _alive_step(self) -> float:
+        """Seconds between questions: the last one needs time for its answer as well."""
+        count = self._login.server_alive_count_max
+        return self._login.server_alive_interval * count / (count + 1)
 
     # Time
 
