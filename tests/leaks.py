@@ -1,0 +1,118 @@
+"""Nothing is left behind: checked after every test."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.polling import wait_until
+
+GATEWAY_MODULE = "tunneledzmq.gateway"
+
+test_failed = pytest.StashKey[bool]()
+"""Whether the test itself failed: its traceback then keeps objects alive, which is no leak."""
+
+
+def gateways() -> set[psutil.Process]:
+    """Return the gateway processes of this test run, orphans included.
+
+    The run's own temporary directory, which they inherit, tells them from those of other programs.
+    """
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if (
+                any(GATEWAY_MODULE in word for word in process.cmdline())
+                and process.environ().get("TMPDIR") == tempfile.gettempdir()
+            ):
+                found.add(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def runtime_directories() -> set[Path]:
+    """Return the package's directories on this machine."""
+    parents = {tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", tempfile.gettempdir())}
+    return {path for parent in parents for path in Path(parent).glob("tunneledzmq-*")}
+
+
+def descriptors() -> dict[str, str]:
+    """Return this process' open descriptors, and what each is."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:
+            continue  # the one that listed the directory
+    return found
+
+
+@dataclass
+class Belongings:
+    """What the test process holds at one moment."""
+
+    processes: set[psutil.Process]
+    threads: set[threading.Thread]
+    descriptors: dict[str, str]
+    directories: set[Path]
+
+    @classmethod
+    def now(cls) -> Belongings:
+        gc.collect()
+        return cls(
+            set(psutil.Process().children(recursive=True)) | gateways(),
+            set(threading.enumerate()),
+            descriptors(),
+            runtime_directories(),
+        )
+
+    def beyond(self, before: Belongings) -> list[str]:
+        """Return what is there now and was not there before, in words."""
+        left = [f"process {_words(process)}" for process in self.processes - before.processes]
+        left += [f"thread {thread}" for thread in self.threads - before.threads]
+        left += [f"directory {path}" for path in self.directories - before.directories]
+        if len(self.descriptors) > len(before.descriptors):
+            new = dict(self.descriptors.items() - before.descriptors.items())
+            left.append(f"{len(self.descriptors) - len(before.descriptors)} descriptors of {new}")
+        return left
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} ({process.status()}): {' '.join(process.cmdline())}"
+    except psutil.Error:  # a zombie has no command line
+        return str(process)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None, pytest.TestReport, pytest.TestReport]:  # type: ignore[type-arg]
+    report = yield
+    if report.when == "call":
+        item.stash[test_failed] = report.failed
+    return report
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a process, thread, descriptor or directory behind for 10 s."""
+    before = Belongings.now()
+    yield
+    if request.node.stash.get(test_failed, False):
+        return
+    try:
+        wait_until(lambda: not Belongings.now().beyond(before), timeout=10)
+    except AssertionError:
+        left = Belongings.now().beyond(before)
+        if left:
+            pytest.fail("left behind 10 s after the test:\n" + "\n".join(left), pytrace=False)

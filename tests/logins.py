@@ -1,0 +1,39 @@
+"""Options that log in to one of the tests' servers, with nothing of the user's own."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from tunneledzmq import SSHOptions
+
+
+class Server(Protocol):
+    """What the tests' SSH servers have in common."""
+
+    host: str
+    port: int
+    user: str
+    keyfile: str
+    known_hosts: str
+    authorized_keys: str
+
+    @property
+    def server(self) -> str:
+        """What a user would write: `user@host:port`."""
+
+
+def arguments_for(server: Server, **fields: Any) -> dict[str, Any]:
+    """Return the options' keywords, `fields` taking precedence."""
+    return {
+        "server": server.server,
+        "keyfile": server.keyfile,
+        "known_hosts": server.known_hosts,
+        "config_file": None,
+        "agent": False,
+        **fields,
+    }
+
+
+def options_for(server: Server, **fields: Any) -> SSHOptions:
+    """Return options that log in to `server`, `fields` taking precedence."""
+    return SSHOptions(**arguments_for(server, **fields))

@@ -1,0 +1,31 @@
+"""Waiting for a condition, with a deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], timeout: float = 10, what: str = "") -> T:
+    """Poll `condition` until it holds, and return what it returned.
+
+    Args:
+        condition: polled every 10 ms; holds as soon as it returns something true.
+        timeout: seconds until the wait fails.
+        what: what is waited for, for the message.
+
+    Raises:
+        AssertionError: it did not hold in time.
+
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s: {what or condition}")
+        time.sleep(0.01)

@@ -1,0 +1,66 @@
+"""Programs that use the package, run in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from tests.peers import ROOT
+
+PROLOGUE = """\
+import json, sys
+import zmq
+from tunneledzmq import *
+given = json.loads(sys.argv[1])
+options = SSHOptions(**given.pop("options")) if "options" in given else None
+globals().update(given)
+"""
+
+
+def start_program(
+    source: str, *, prefix: Sequence[str] = (), **given: Any
+) -> subprocess.Popen[str]:
+    """Start a program that has no terminal.
+
+    Args:
+        source: its source; it finds `json`, `sys`, `zmq` and the package's names imported.
+        prefix: words before the command line, such as `ip netns exec NAME`.
+        given: its global variables; `options` are keywords of an `SSHOptions`.
+
+    """
+    text = PROLOGUE + textwrap.dedent(source)
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-c", text, json.dumps(given)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+
+
+def run_program(
+    source: str, *, prefix: Sequence[str] = (), timeout: float = 30, **given: Any
+) -> str:
+    """Run a program to its end (see `start_program`), and return what it printed.
+
+    Raises:
+        AssertionError: it failed, wrote to its standard error, or took longer than `timeout`.
+
+    """
+    with start_program(source, prefix=prefix, **given) as program:
+        try:
+            output, errors = program.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            program.kill()
+            output, errors = program.communicate()
+            errors += f"\nstill running after {timeout} s"
+    assert program.returncode == 0 and not errors, f"{program.returncode}:\n{output}\n{errors}"
+    return output

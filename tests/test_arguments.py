@@ -1,0 +1,130 @@
+"""Malformed arguments are refused before anything is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import zmq
+
+from tests.peers import Peer, round_trip
+from tunneledzmq import SSHOptions, TunneledContext
+
+NOWHERE = "me@127.0.0.1:1"
+"""Nobody is asked: a connection to there would be refused, which is another error."""
+
+
+@pytest.mark.parametrize(
+    "addr",
+    [
+        "",
+        "127.0.0.1:5555",
+        "tcp://",
+        "tcp://127.0.0.1",
+        "tcp://127.0.0.1:",
+        "tcp://:5555",
+        "tcp://127.0.0.1:0",
+        "tcp://127.0.0.1:*",
+        "tcp://*:5555",
+        "tcp://127.0.0.1:65536",
+        "tcp://127.0.0.1:-1",
+        "tcp://127.0.0.1:http",
+        "tcp://::1:5555",
+        "tcp://[::1:5555",
+        "tcp://127.0.0.1:5555/path",
+        "tcp://host name:5555",
+        "tcp://host\n:5555",
+        "tcp://host\0:5555",
+        "inproc://peer",
+        "ipc:///peer",
+        "udp://127.0.0.1:5555",
+        "ws://127.0.0.1:5555",
+    ],
+)
+def test_a_malformed_addr(ctx: TunneledContext, addr: str, echo: Peer) -> None:
+    sock = ctx.socket(zmq.REQ)
+    for given in (addr, addr.encode()):
+        with pytest.raises(ValueError, match="addr="):
+            sock.connect(given, ssh=NOWHERE)
+    sock.connect(echo.address)
+    round_trip(sock)
+
+
+@pytest.mark.parametrize("addr", [None, 5555, ("127.0.0.1", 5555)])
+def test_an_addr_of_another_type(ctx: TunneledContext, addr: Any) -> None:
+    with pytest.raises(TypeError):
+        ctx.socket(zmq.REQ).connect(addr, ssh=NOWHERE)
+
+
+@pytest.mark.parametrize(
+    "ssh",
+    [
+        "",
+        " ",
+        [],
+        (),
+        [""],
+        "@host",
+        "me@",
+        "ssh://",
+        "-oProxyCommand=touch x",
+        "me@-oProxyCommand=touch x",
+        "host:",
+        "host:0",
+        "host:65536",
+        "host:ssh",
+        "ssh://me:secret@host",
+        "me@[::1",
+        "me@host\n",
+        "tcp://host",
+    ],
+)
+def test_a_malformed_ssh(ctx: TunneledContext, ssh: Any, echo: Peer) -> None:
+    sock = ctx.socket(zmq.REQ)
+    with pytest.raises(ValueError, match="ssh") as caught:
+        sock.connect(echo.address, ssh=ssh)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ValueError, match="ssh"):
+        TunneledContext(ssh=ssh)
+    sock.connect(echo.address)
+    round_trip(sock)
+
+
+@pytest.mark.parametrize("ssh", [22, b"me@host", True, object(), [22], {"me@host"}])
+def test_an_ssh_of_another_type(ctx: TunneledContext, ssh: Any) -> None:
+    with pytest.raises(TypeError):
+        ctx.socket(zmq.REQ).connect("tcp://127.0.0.1:5555", ssh=ssh)
+
+
+@pytest.mark.parametrize(
+    "local",
+    [
+        "",
+        "127.0.0.1:7000",
+        "tcp://127.0.0.1",
+        "tcp://127.0.0.1:65536",
+        "tcp://:7000",
+        "ipc://",
+        "ipc:///" + "x" * 200,
+        "inproc://leg",
+        "udp://127.0.0.1:7000",
+    ],
+)
+def test_a_malformed_local(ctx: TunneledContext, local: str, echo: Peer) -> None:
+    sock = ctx.socket(zmq.REQ)
+    with pytest.raises(ValueError, match="local="):
+        sock.connect(echo.address, ssh=NOWHERE, local=local)
+    sock.connect(echo.address)
+    round_trip(sock)
+
+
+def test_a_local_of_another_type(ctx: TunneledContext) -> None:
+    local: Any = 7000
+    with pytest.raises(TypeError):
+        ctx.socket(zmq.REQ).connect("tcp://127.0.0.1:5555", ssh=NOWHERE, local=local)
+
+
+def test_the_repr_of_options_shows_no_secret() -> None:
+    options = SSHOptions("me@bastion", password="s3cret", passphrase="s3same")
+    assert "me@bastion" in repr(options)
+    assert "s3" not in repr(options)

@@ -1,0 +1,290 @@
+"""What fails is told, soon, by a fitting error that names the server, and harms no socket."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from tests.logins import arguments_for, options_for
+from tests.peers import Peer, free_port, round_trip
+from tests.polling import wait_until
+from tests.programs import run_program
+from tests.sshd import OpenSSHServer, fingerprint, generate_key, public_key
+from tests.strangers import SilentPort, talking_port
+from tunneledzmq import (
+    HostKeyChangedError,
+    HostKeyError,
+    SSHAuthenticationError,
+    SSHConnectionError,
+    SSHOptions,
+    TunneledContext,
+    TunneledSocket,
+    TunnelError,
+    UnknownHostKeyError,
+)
+from tunneledzmq.demo.server import EmbeddedServer
+
+TIMEOUT = 2.0
+"""The connect_timeout of these tests, in seconds."""
+
+HTTP_ANSWER = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture
+def sock(any_ctx: TunneledContext) -> TunneledSocket:
+    """A socket that has not failed yet."""
+    sock: TunneledSocket = any_ctx.socket(zmq.REQ)
+    return sock
+
+
+@contextmanager
+def fails(
+    error: type[TunnelError], *errnos: int, named: str | int, within: float = TIMEOUT + 1.5
+) -> Iterator[pytest.ExceptionInfo[TunnelError]]:
+    """Check that the body soon raises `error` with one of `errnos`, and names `named`."""
+    start = time.monotonic()
+    with pytest.raises(error) as caught:
+        yield caught
+    assert time.monotonic() - start <= within
+    assert isinstance(caught.value, zmq.ZMQError)
+    assert caught.value.errno in errnos, errno.errorcode.get(caught.value.errno or 0)
+    assert str(named) in str(caught.value)
+
+
+def assert_usable(sock: TunneledSocket, echo: Peer, options: SSHOptions | None = None) -> None:
+    """Check that a failed connect left no trace on the socket."""
+    assert sock.tunnels == []
+    sock.connect(echo.address, ssh=options)
+    round_trip(sock)
+
+
+def stranger(port: int) -> SSHOptions:
+    """Return options for a port where no SSH server is."""
+    return SSHOptions(
+        f"me@127.0.0.1:{port}", config_file=None, agent=False, connect_timeout=TIMEOUT
+    )
+
+
+def test_a_name_that_is_not_found(
+    sock: TunneledSocket, openssh_options: SSHOptions, echo: Peer
+) -> None:
+    options = SSHOptions("me@no-such-host.invalid", config_file=None, connect_timeout=TIMEOUT)
+    with fails(
+        SSHConnectionError, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, named="no-such-host.invalid"
+    ):
+        sock.connect(echo.address, ssh=options)
+    assert_usable(sock, echo, openssh_options)
+
+
+def test_a_server_that_refuses(sock: TunneledSocket, echo: Peer) -> None:
+    port = free_port()
+    with fails(SSHConnectionError, errno.ECONNREFUSED, named=f"me@127.0.0.1:{port}"):
+        sock.connect(echo.address, ssh=stranger(port))
+    assert_usable(sock, echo)
+
+
+def test_a_server_that_is_unreachable(sock: TunneledSocket, echo: Peer) -> None:
+    options = SSHOptions("me@255.255.255.255", config_file=None, connect_timeout=TIMEOUT)
+    with fails(
+        SSHConnectionError, errno.EHOSTUNREACH, errno.ENETUNREACH, named="me@255.255.255.255:22"
+    ):
+        sock.connect(echo.address, ssh=options)
+    assert_usable(sock, echo)
+
+
+def test_a_port_that_says_nothing(sock: TunneledSocket, echo: Peer) -> None:
+    with SilentPort() as silent:
+        with fails(SSHConnectionError, errno.ETIMEDOUT, named=f"me@127.0.0.1:{silent.port}"):
+            sock.connect(echo.address, ssh=stranger(silent.port))
+        assert silent.dials() == 1
+        assert_usable(sock, echo)
+
+
+@pytest.mark.parametrize(
+    ("says", "listens_first"),
+    [
+        (b"", False),
+        (b"220 mail.example.com ESMTP\r\n", False),
+        (b"junk\r\n" * 10_000, False),
+        (bytes(range(256)) * 1000, False),
+        (b"x" * 1_000_000, False),
+        (HTTP_ANSWER, True),
+    ],
+    ids=["hangs up", "mail server", "lines", "binary", "one long line", "web server"],
+)
+def test_a_port_that_speaks_no_ssh(
+    sock: TunneledSocket, echo: Peer, says: bytes, listens_first: bool
+) -> None:
+    with talking_port(says, listens_first=listens_first) as port:
+        with fails(SSHConnectionError, errno.EPROTO, named=f"me@127.0.0.1:{port}"):
+            sock.connect(echo.address, ssh=stranger(port))
+        assert_usable(sock, echo)
+
+
+def test_a_key_that_is_not_let_in(
+    sock: TunneledSocket,
+    openssh: OpenSSHServer,
+    openssh_options: SSHOptions,
+    echo: Peer,
+    tmp_path: Path,
+) -> None:
+    wrong = generate_key(tmp_path / "wrong")
+    with fails(SSHAuthenticationError, errno.EACCES, named=openssh.server):
+        sock.connect(echo.address, ssh=options_for(openssh, keyfile=str(wrong)))
+    assert_usable(sock, echo, openssh_options)
+
+
+@pytest.mark.parametrize("content", [None, "directory", "", "no key\n"])
+def test_a_key_file_that_is_missing_or_unreadable(
+    sock: TunneledSocket,
+    openssh: OpenSSHServer,
+    openssh_options: SSHOptions,
+    echo: Peer,
+    tmp_path: Path,
+    content: str | None,
+) -> None:
+    keyfile = tmp_path / "key"
+    if content == "directory":
+        keyfile.mkdir()
+    elif content is not None:
+        keyfile.write_text(content)
+    errnos = {None: errno.ENOENT, "directory": errno.EISDIR}
+    with fails(
+        SSHAuthenticationError,
+        errnos.get(content, errno.EACCES),
+        errno.EACCES,
+        named=openssh.server,
+    ) as caught:
+        sock.connect(echo.address, ssh=options_for(openssh, keyfile=str(keyfile)))
+    assert str(keyfile) in str(caught.value)
+    assert_usable(sock, echo, openssh_options)
+
+
+@pytest.mark.parametrize("passphrase", [None, "s3same"], ids=["none", "wrong"])
+def test_a_key_that_stays_locked(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, passphrase: str | None
+) -> None:
+    locked = generate_key(tmp_path / "locked", passphrase="right")
+    openssh.authorize(locked)
+    # A program of its own has no terminal where it could ask for the passphrase.
+    output = run_program(
+        """
+        with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+            try:
+                sock.connect(addr, ssh=options)
+            except SSHAuthenticationError as exc:
+                print(exc.errno, exc)
+            assert not sock.tunnels
+        """,
+        options=arguments_for(openssh, keyfile=str(locked), passphrase=passphrase),
+        addr=echo.address,
+    )
+    assert output.startswith(f"{errno.EACCES} ")
+    assert str(locked) in output
+    assert openssh.server in output
+    assert "passphrase" in output
+    assert "s3same" not in output
+
+
+def test_a_password_that_is_wrong(sock: TunneledSocket, echo: Peer, tmp_path: Path) -> None:
+    with EmbeddedServer(password="right") as server:
+        options = options_for(server, keyfile=str(generate_key(tmp_path / "wrong")))
+        wrong = options_for(server, keyfile=options.keyfile, password="s3cret-but-wrong")
+        with fails(SSHAuthenticationError, errno.EACCES, named=server.server, within=5) as caught:
+            sock.connect(echo.address, ssh=wrong)
+        assert "s3cret" not in str(caught.value)
+        assert_usable(sock, echo, options_for(server, password="right"))
+
+
+def test_an_unknown_host_key(
+    sock: TunneledSocket,
+    openssh: OpenSSHServer,
+    openssh_options: SSHOptions,
+    echo: Peer,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "known_hosts").touch()
+    options = options_for(openssh, known_hosts=str(tmp_path / "known_hosts"))
+    with fails(UnknownHostKeyError, errno.EACCES, named=openssh.server) as caught:
+        sock.connect(echo.address, ssh=options)
+    assert fingerprint(openssh.host_keys[0]) in str(caught.value)
+    assert f"ssh-keyscan -p {openssh.port}" in str(caught.value)
+    assert openssh.host in str(caught.value).split("ssh-keyscan")[1]
+    assert not (tmp_path / "known_hosts").read_text()
+    assert_usable(sock, echo, openssh_options)
+
+
+def test_a_changed_host_key(
+    sock: TunneledSocket,
+    openssh: OpenSSHServer,
+    openssh_options: SSHOptions,
+    echo: Peer,
+    tmp_path: Path,
+) -> None:
+    other = public_key(generate_key(tmp_path / "other"))
+    known_hosts = tmp_path / "known_hosts"
+    known_hosts.write_text(f"[{openssh.host}]:{openssh.port} {other}\n")
+    for checking in ("yes", "accept-new"):
+        options = options_for(
+            openssh, known_hosts=str(known_hosts), strict_host_key_checking=checking
+        )
+        with fails(HostKeyChangedError, errno.EACCES, named=openssh.server) as caught:
+            sock.connect(echo.address, ssh=options)
+        assert fingerprint(openssh.host_keys[0]) in str(caught.value)
+        assert str(known_hosts) in str(caught.value)
+    assert isinstance(caught.value, HostKeyError)
+    assert_usable(sock, echo, openssh_options)
+
+
+def test_threads_that_wait_for_one_login_share_its_failure(
+    sock: TunneledSocket, echo: Peer
+) -> None:
+    failures: list[Any] = []
+    with SilentPort() as silent:
+
+        def connect() -> None:
+            with sock.context.socket(zmq.REQ) as own, pytest.raises(SSHConnectionError) as caught:
+                own.connect(echo.address, ssh=stranger(silent.port))
+            failures.append(caught.value)
+
+        threads = [threading.Thread(target=connect) for _ in range(5)]
+        start = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert time.monotonic() - start < TIMEOUT + 1.5
+        assert len(failures) == 5
+        assert silent.dials() == 1
+
+
+def test_a_server_that_forbids_forwarding_is_told(
+    sock: TunneledSocket, echo: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with OpenSSHServer(AllowTcpForwarding="no") as server, caplog.at_level("INFO", "tunneledzmq"):
+        sock.connect(echo.address, ssh=options_for(server))
+        [tunnel] = sock.tunnels
+        assert "prohibited" in wait_until(lambda: tunnel.last_error)
+        wait_until(lambda: "prohibited" in caplog.text)
+        record = next(record for record in caplog.records if "prohibited" in record.getMessage())
+        assert record.name.startswith("tunneledzmq")
+        assert record.levelno >= logging.WARNING
+        sock.disconnect(echo.address)
+        assert_usable(sock, echo)
+
+
+def test_a_peer_that_refuses_is_told(sock: TunneledSocket, openssh_options: SSHOptions) -> None:
+    port = free_port()
+    sock.connect(f"tcp://127.0.0.1:{port}", ssh=openssh_options)
+    [tunnel] = sock.tunnels
+    assert "refused" in wait_until(lambda: tunnel.last_error).lower()
+    assert tunnel.state == "up"

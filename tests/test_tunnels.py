@@ -1,0 +1,210 @@
+"""What a socket shows of its tunnels, where their local legs are, and how they are undone."""
+
+from __future__ import annotations
+
+import errno
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zmq
+
+from tests.logins import Server
+from tests.peers import Peer, free_port, round_trip
+from tests.polling import wait_until
+from tunneledzmq import SSHOptions, Tunnel, TunneledContext, TunneledSocket
+
+Remote = Callable[..., Peer]
+
+
+def wait_until_closed(tunnel: Tunnel, sock: TunneledSocket) -> None:
+    """Wait for the end of a tunnel whose address the socket has disconnected.
+
+    libzmq gives the connection up at the program's next call into the socket.
+    """
+    wait_until(lambda: sock.get(zmq.EVENTS) >= 0 and tunnel.state == "closed")
+
+
+def test_a_tunnel_shows_where_it_leads(
+    ctx: TunneledContext, server: Server, options: SSHOptions, echo: Peer
+) -> None:
+    sock = ctx.socket(zmq.REQ)
+    assert sock.tunnels == []
+    sock.connect(echo.address, ssh=options)
+    [tunnel] = sock.tunnels
+    assert ctx.tunnels == [tunnel]
+    assert tunnel.remote == echo.address
+    assert tunnel.server == server.server
+    assert tunnel.local == sock.last_endpoint.decode().rstrip("\0")
+    assert tunnel.state == "up"
+    assert tunnel.last_error is None
+    assert tunnel.reconnects == 0
+    sock.close()
+    assert ctx.tunnels == []
+    wait_until(lambda: tunnel.state == "closed")
+
+
+def test_a_tunnel_counts_what_it_carries(
+    any_ctx: TunneledContext, options: SSHOptions, echo: Peer
+) -> None:
+    sock = any_ctx.socket(zmq.REQ)
+    sock.connect(echo.address, ssh=options)
+    for _ in range(10):
+        round_trip(sock, b"x" * 10_000)
+    stats = sock.tunnels[0].stats()
+    assert 100_000 < stats.bytes_sent < 110_000
+    assert 100_000 < stats.bytes_received < 110_000
+    assert stats.connections_open == 1
+    assert stats.connections_total == 1
+
+
+def test_the_attributes_of_a_tunnel_are_read_only(
+    ctx: TunneledContext, openssh_options: SSHOptions, echo: Peer
+) -> None:
+    sock = ctx.socket(zmq.REQ)
+    sock.connect(echo.address, ssh=openssh_options)
+    [tunnel] = sock.tunnels
+    for name in ("remote", "server", "local", "state", "last_error", "reconnects"):
+        with pytest.raises(AttributeError):
+            setattr(tunnel, name, "else")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no Unix sockets in libzmq")
+def test_by_default_only_the_user_reaches_the_local_leg(
+    any_ctx: TunneledContext, openssh_options: SSHOptions, echo: Peer
+) -> None:
+    sock = any_ctx.socket(zmq.REQ)
+    sock.connect(echo.address, ssh=openssh_options)
+    local = sock.tunnels[0].local
+    assert local.startswith("ipc:///")
+    leg = Path(local.removeprefix("ipc://"))
+    assert leg.is_socket()
+    assert stat.S_IMODE(leg.parent.stat().st_mode) == 0o700
+    sock.close()
+    wait_until(lambda: not leg.exists())
+
+
+def test_the_local_leg_on_a_free_port(
+    any_ctx: TunneledContext, openssh_options: SSHOptions, echo: Peer
+) -> None:
+    sock = any_ctx.socket(zmq.REQ)
+    sock.connect(echo.address, ssh=openssh_options, local="tcp://127.0.0.1:*")
+    round_trip(sock)
+    host, _, port = sock.tunnels[0].local.rpartition(":")
+    assert host == "tcp://127.0.0.1"
+    assert int(port) > 0
+    assert sock.last_endpoint.decode() == sock.tunnels[0].local
+
+
+def test_the_local_leg_on_a_given_port(
+    ctx: TunneledContext, openssh_options: SSHOptions, echo: Peer
+) -> None:
+    local = f"tcp://127.0.0.1:{free_port()}"
+    sock = ctx.socket(zmq.REQ)
+    sock.connect(echo.address, ssh=openssh_options, local=local)
+    round_trip(sock)
+    assert sock.tunnels[0].local == local
+
+
+def test_the_local_leg_at_a_given_path(
+    ctx: TunneledContext, openssh_options: SSHOptions, echo: Peer, tmp_path: Path
+) -> None:
+    sock = ctx.socket(zmq.REQ)
+    sock.connect(echo.address, ssh=openssh_options, local=f"ipc://{tmp_path}/leg")
+    round_trip(sock)
+    assert sock.tunnels[0].local == f"ipc://{tmp_path}/leg"
+    sock.close()
+    wait_until(lambda: not (tmp_path / "leg").exists())
+
+
+def test_a_local_port_that_is_taken_is_an_error(
+    ctx: TunneledContext, openssh_options: SSHOptions, echo: Peer
+) -> None:
+    sock = ctx.socket(zmq.REQ)
+    with pytest.raises(zmq.ZMQError) as caught:
+        sock.connect(echo.address, ssh=openssh_options, local=echo.address)
+    assert caught.value.errno == zmq.EADDRINUSE
+    assert echo.address.removeprefix("tcp://") in str(caught.value)
+    sock.connect(echo.address, ssh=openssh_options)
+    round_trip(sock)
+
+
+def test_what_connect_returns_disconnects(
+    any_ctx: TunneledContext, options: SSHOptions, echo: Peer
+) -> None:
+    sock = any_ctx.socket(zmq.REQ)
+    with sock.connect(echo.address, ssh=options):
+        [tunnel] = sock.tunnels
+        round_trip(sock)
+    assert sock.tunnels == []
+    wait_until_closed(tunnel, sock)
+
+
+@pytest.mark.parametrize("as_bytes", [False, True], ids=["str", "bytes"])
+@pytest.mark.parametrize("by", ["address", "last_endpoint"])
+def test_disconnect_closes_the_tunnel(
+    ctx: TunneledContext, openssh_options: SSHOptions, echo: Peer, by: str, as_bytes: bool
+) -> None:
+    sock = ctx.socket(zmq.REQ)
+    sock.connect(echo.address, ssh=openssh_options)
+    round_trip(sock)
+    [tunnel] = sock.tunnels
+    addr = echo.address if by == "address" else sock.last_endpoint.decode()
+    sock.disconnect(addr.encode() if as_bytes else addr)
+    assert sock.tunnels == []
+    wait_until_closed(tunnel, sock)
+
+
+def test_bytes_and_str_name_the_same_address(
+    ctx: TunneledContext, openssh_options: SSHOptions, echo: Peer
+) -> None:
+    sock = ctx.socket(zmq.REQ)
+    sock.connect(echo.address.encode(), ssh=openssh_options)
+    round_trip(sock)
+    sock.disconnect(echo.address)
+    assert sock.tunnels == []
+
+
+def test_disconnect_leaves_the_other_tunnels(
+    ctx: TunneledContext, openssh_options: SSHOptions, remote: Remote
+) -> None:
+    kept, left = remote("collector"), remote("collector")
+    sock = ctx.socket(zmq.PUSH)
+    for collector in (kept, left):
+        sock.connect(collector.address, ssh=openssh_options)
+    sock.disconnect(left.address)
+    assert [tunnel.remote for tunnel in sock.tunnels] == [kept.address]
+    for _ in range(10):
+        sock.send(b"x")
+    kept.wait_for(messages=10)
+
+
+def test_a_socket_may_connect_again(ctx: TunneledContext, options: SSHOptions, echo: Peer) -> None:
+    sock = ctx.socket(zmq.REQ)
+    for _ in range(3):
+        sock.connect(echo.address, ssh=options)
+        round_trip(sock)
+        sock.disconnect(echo.address)
+
+
+def test_disconnecting_what_is_not_connected_is_an_error_as_in_pyzmq(
+    ctx: TunneledContext, openssh_options: SSHOptions, echo: Peer
+) -> None:
+    sock = ctx.socket(zmq.REQ)
+    sock.connect(echo.address, ssh=openssh_options)
+    with pytest.raises(zmq.ZMQError) as caught:
+        sock.disconnect("tcp://127.0.0.1:1")
+    assert caught.value.errno == errno.ENOENT
+    round_trip(sock)
+
+
+def test_binding_and_direct_connections_work_as_ever(ctx: TunneledContext) -> None:
+    one, other = ctx.socket(zmq.PAIR), ctx.socket(zmq.PAIR)
+    port = one.bind_to_random_port("tcp://127.0.0.1")
+    with other.connect(f"tcp://127.0.0.1:{port}"):
+        other.send(b"hello")
+        assert one.recv() == b"hello"
+    one.unbind(f"tcp://127.0.0.1:{port}")
+    assert ctx.tunnels == []
