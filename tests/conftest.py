@@ -10,8 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from tests import leaks
 from tests.leaks import nothing_left_behind, pytest_runtest_makereport  # noqa: F401
 from tests.logins import Server, options_for
 from tests.peers import Peer
@@ -122,6 +124,13 @@ def remote() -> Iterator[Callable[..., Peer]]:
     """Starts remote peers (see `Peer`) that end with the test."""
     with ExitStack() as peers:
         yield lambda kind, **where: peers.enter_context(Peer(kind, **where))
+
+
+@pytest.fixture
+def gateways() -> Callable[[], set[psutil.Process]]:
+    """Tells the gateway processes that live and that the test has started."""
+    before = leaks.gateways()
+    return lambda: leaks.gateways() - before
 
 
 @pytest.fixture(scope="session")

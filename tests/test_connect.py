@@ -14,7 +14,7 @@ from tests.logins import options_for
 from tests.peers import Peer, free_port, numbered, round_trip
 from tests.polling import wait_until
 from tests.sshd import OpenSSHServer
-from tunneledzmq import SSHConnectionError, SSHOptions, TunneledContext
+from tunneledzmq import SSHOptions, TunneledContext
 
 Remote = Callable[..., Peer]
 
@@ -103,20 +103,6 @@ def test_a_peer_by_its_name_over_there(
 ) -> None:
     sock = ctx.socket(zmq.REQ)
     sock.connect(f"tcp://localhost:{echo.port}", ssh=options)
-    round_trip(sock)
-
-
-@pytest.mark.xfail(raises=SSHConnectionError, strict=True, reason="config_file is not read yet")
-def test_a_server_given_as_a_string_uses_the_config_file(
-    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, home: Path
-) -> None:
-    (home / ".ssh" / "config").write_text(
-        f"Host bastion\n  HostName {openssh.host}\n  Port {openssh.port}\n"
-        f"  User {openssh.user}\n  IdentityFile {openssh.keyfile}\n"
-        f"  UserKnownHostsFile {openssh.known_hosts}\n"
-    )
-    sock = ctx.socket(zmq.REQ)
-    sock.connect(echo.address, ssh="bastion")
     round_trip(sock)
 
 

@@ -44,7 +44,7 @@ class HandleEnded(Exception):
 
 
 class _Reply:
-    """What a thread of the program waits for."""
+    """What a thread of the program waits for. The first answer counts."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -56,8 +56,9 @@ class _Reply:
         self._event.set()
 
     def fail(self, error: Exception) -> None:
-        self._error = error
-        self._event.set()
+        if not self._event.is_set():
+            self._error = error
+            self._event.set()
 
     def wait(self, timeout: float) -> Message | None:
         """Return the message, or `None` after `timeout` seconds."""

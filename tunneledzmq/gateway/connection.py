@@ -78,6 +78,7 @@ class Connection:
         self._pending: deque[memoryview] = deque()
         self._in_window = WINDOW
         self._taken = 0
+        self._greeted = False
         self._remote_eof = False
         self._remote_closed = False
         # libzmq takes nothing any more.
@@ -91,6 +92,16 @@ class Connection:
     def fileno(self) -> int:
         """Return the local socket's descriptor."""
         return self._sock.fileno()
+
+    @property
+    def idle_since(self) -> float | None:
+        """When something moved last; `None` while libzmq may have something to send.
+
+        It may before the peer has greeted it, and while the peer does not take what was sent.
+        """
+        if self._greeted and self._out_window and not self._early and not self._pending:
+            return self.last_progress
+        return None
 
     # Towards the server
 
@@ -200,6 +211,7 @@ class Connection:
         if self._in_window < 0 or self._remote_eof:
             raise SSHException("the server sent more than the channel's window, or after its end")
         self._forward.bytes_received += size
+        self._greeted = True
         if len(pieces) > _MAX_PIECES:
             pieces = [memoryview(b"".join(pieces))]
         if self._pending:

@@ -25,6 +25,10 @@ __all__ = ["Forward", "StreamServer", "TCPServer"]
 # the kernel tries to deliver what a program left in a TCP socket.
 STALL_TIMEOUT = 100.0
 
+# The same for connections that libzmq has no more use for, with nothing left to send: after
+# disconnect() it closes them only when the program next calls into the socket.
+IDLE_TIMEOUT = 10.0
+
 # The same for connections that the program holds open, when the program itself has ended.
 ORPHAN_TIMEOUT = 1.0
 
@@ -259,16 +263,24 @@ class Forward:
                 self.resume()
             for connection in list(self.connections):
                 if now >= self._deadline(connection, orphaned):
+                    self.stop_listening()  # libzmq would only set it up again
+                    self._grace = 0.0
                     connection.abort()
             if self.connections:
-                return min(self._deadline(c, orphaned) for c in self.connections)
+                # One that is busy now may be idle when it is looked at again.
+                return min(
+                    now + IDLE_TIMEOUT, *(self._deadline(c, orphaned) for c in self.connections)
+                )
             if orphaned:
                 return None
             if self._closing_since is None:
                 return self._accept_again or float("inf")
             if self._waiting():
                 self._last_used = now
-            end = max(self._last_used, self._closing_since) + self._grace
+            end = max(self._last_used, self._closing_since)
+            if self._linger >= 0:
+                end = min(end, self._closing_since + self._linger / 1000)
+            end += self._grace
             return end if now < end else None
 
     def _deadline(self, connection: Connection, orphaned: bool) -> float:
@@ -278,9 +290,9 @@ class Forward:
             return connection.last_progress + STALL_TIMEOUT
         if orphaned:
             return connection.last_progress + ORPHAN_TIMEOUT
-        if self._linger < 0 or self._closing_since is None:
+        if connection.idle_since is None or self._closing_since is None:
             return float("inf")
-        return self._closing_since + self._linger / 1000 + self._grace + STALL_TIMEOUT
+        return max(connection.idle_since, self._closing_since) + IDLE_TIMEOUT
 
     def _waiting(self) -> bool:
         """Tell whether a connection of libzmq waits to be accepted."""
