@@ -19,6 +19,9 @@ class RuntimeDirectory:
 
     Its `lock` is a descriptor that both hold; once nobody holds it any more the directory is
     stale, and the next :func:`sweep` of any program of the same user removes it.
+
+    Raises:
+        OSError: it cannot be made.
     """
 
     def __init__(self) -> None:
@@ -26,8 +29,11 @@ class RuntimeDirectory:
             self.path = tempfile.mkdtemp(prefix=PREFIX, dir=_base())
             try:
                 self.lock = _lock(self.path)
-            except OSError:
+            except (BlockingIOError, FileNotFoundError):
                 continue  # swept by another program before it was locked
+            except OSError:
+                os.rmdir(self.path)
+                raise
             if os.path.exists(self.path):
                 return
             os.close(self.lock)

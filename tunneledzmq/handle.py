@@ -109,7 +109,12 @@ class GatewayHandle:
         # Set when the program's context has ended.
         self._shut_down = threading.Event()
 
-        self._directory = RuntimeDirectory()
+        # Resolved once: the program may change its working directory before a restart.
+        self._login = _login(options)
+        try:
+            self._directory = RuntimeDirectory()
+        except OSError as exc:
+            raise _cannot_start(self.server, exc) from exc
         try:
             self._control, self._home = self._start()
         except BaseException:
@@ -215,7 +220,10 @@ class GatewayHandle:
     # The gateway's life
 
     def _start(self) -> tuple[ControlChannel, Home]:
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as exc:
+            raise _cannot_start(self.server, exc) from exc
         try:
             with theirs:
                 home = self._start_home(theirs, self._directory.path, self._directory.lock)
@@ -229,7 +237,7 @@ class GatewayHandle:
                 "server": self.server,
                 "directory": self._directory.path,
                 "log_level": logger.getEffectiveLevel(),
-                "options": _login(self.options),
+                "options": self._login,
             }
         )
         return control, home
@@ -264,15 +272,18 @@ class GatewayHandle:
             return False
         try:
             control, self._home = self._start()
-        except (GatewayError, OSError) as exc:
-            logger.error("%s: %s", self.server, exc)
+        except GatewayError as exc:
+            logger.error("%s", exc)
             return False
         with self._lock:
             for number, tunnel in self._tunnels.items():
                 control.send(_open_message(tunnel, again=number not in self._opening))
-                if number in self._closing:
-                    control.send(self._closing[number])
             self._control = control
+        # From here on close() and shutdown() speak to the new one; these came before.
+        for message in list(self._closing.values()):
+            control.send(message)
+        if self._shut_down.is_set():
+            control.shutdown()
         return True
 
     def _end(self, error: Exception) -> None:
@@ -300,6 +311,9 @@ class GatewayHandle:
             self._said_bye = True
             with self._lock:
                 self._ended = True
+                opening = list(self._opening.values())
+            for reply in opening:
+                reply.fail(HandleEnded())
         elif kind == "stats":
             self._on_stats(**message)
         else:
@@ -332,6 +346,8 @@ class GatewayHandle:
             self._forget(tunnel)
             if reply is not None:
                 reply.fail(error)
+            else:
+                logger.error("%s: the tunnel is gone: %s", tunnel.remote, error.strerror)
         elif kind == "trouble":
             tunnel._last_error = message["message"]
         elif kind == "closed":
@@ -391,6 +407,10 @@ def _login(options: SSHOptions) -> dict[str, Any]:
     }
 
 
+def _cannot_start(server: str, exc: OSError) -> GatewayError:
+    return GatewayError(exc.errno or errno.EIO, f"{server}: cannot start a gateway: {exc}")
+
+
 def _absolute(paths: Any) -> list[str] | None:
     if paths is None:
         return None
@@ -411,6 +431,7 @@ def _after_fork() -> None:
     for handle in list(_handles):
         handle._control.close()
         handle._directory.release()
+        handle._home.after_fork()
         handle._ended = True
 
 

@@ -38,6 +38,10 @@ class Home(Protocol):
         """Wait for the gateway's end and tell how it ended."""
         ...
 
+    def after_fork(self) -> None:
+        """Let go of what a forked child has inherited. Takes no locks: their owners are gone."""
+        ...
+
 
 def start_process(control: socket.socket, directory: str, lock: int) -> Home:
     """Start a gateway process that speaks over `control`.
@@ -93,6 +97,10 @@ class _Process:
         text = said.decode(errors="replace").strip()
         return f"the gateway process ended ({how})" + (f": {text}" if text else "")
 
+    def after_fork(self) -> None:
+        # Not the child's child: it must not wait for it.
+        self._popen.returncode = 0
+
 
 class _Thread:
     pid: int | None = None
@@ -102,8 +110,9 @@ class _Thread:
 
         # The program goes on using its own end; this one belongs to the gateway.
         self._control = control.dup()
+        self._gateway = Gateway(self._control, own_process=False)
         self._thread = threading.Thread(
-            target=Gateway(self._control, own_process=False).run,
+            target=self._gateway.run,
             name="tunneledzmq-gateway",
             daemon=True,
         )
@@ -114,6 +123,10 @@ class _Thread:
         self._thread.join()
         atexit.unregister(self._at_exit)
         return "the gateway thread ended"
+
+    def after_fork(self) -> None:
+        atexit.unregister(self._at_exit)
+        self._gateway.after_fork()
 
     def _at_exit(self) -> None:
         # End of file for the gateway, which then delivers what it holds.

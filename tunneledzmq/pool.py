@@ -55,8 +55,10 @@ class GatewayPool:
                 continue  # its last tunnel had just been closed
 
     def _get(self, options: SSHOptions) -> GatewayHandle:
+        if self._pid != os.getpid():
+            raise zmq.ContextTerminated()  # a forked child: libzmq's context is its parent's
         with self._lock:
-            if self._terminating or self._pid != os.getpid():
+            if self._terminating:
                 raise zmq.ContextTerminated()
             handle = self._handles.get(options)
             if handle is None or handle.ended:

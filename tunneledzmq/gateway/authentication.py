@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import paramiko
@@ -22,8 +23,20 @@ __all__ = ["authenticate", "load_keyfiles"]
 logger = logging.getLogger("tunneledzmq")
 
 
-def authenticate(transport: ForwardTransport, login: Login, *, password: bool) -> None:
-    """Log in with the keys, and with the password at last, if it may be sent.
+def authenticate(
+    transport: ForwardTransport,
+    login: Login,
+    keys: list[tuple[str, paramiko.PKey]],
+    *,
+    password: bool,
+) -> None:
+    """Log in with the keys, and with the password at last.
+
+    Args:
+        transport: the session, of which the server is verified.
+        login: as whom.
+        keys: those that were named, with their paths.
+        password: whether the password may be sent.
 
     Raises:
         LoginError: the server let us in with none of them.
@@ -32,16 +45,18 @@ def authenticate(transport: ForwardTransport, login: Login, *, password: bool) -
     tried: list[str] = []
     allowed: list[str] = []
     try:
-        for name, key in _keys(login):
+        for name, key in chain(keys, _other_keys(login)):
             tried.append(name)
             try:
                 allowed = transport.auth_publickey(login.user, key)
             except BadAuthenticationType as exc:
                 allowed = exc.allowed_types
                 break
-            except paramiko.AuthenticationException:
+            except paramiko.SSHException as exc:
+                # Refused, or the agent does not sign with it.
                 if not transport.is_active():
                     raise
+                logger.debug("%s: %s: %s", login.server, name, exc)
                 continue
             if not allowed:
                 return
@@ -59,9 +74,14 @@ def authenticate(transport: ForwardTransport, login: Login, *, password: bool) -
                 if not allowed:
                     return
     except (paramiko.SSHException, EOFError, OSError) as exc:
+        if not transport.disconnect_reason:
+            raise login.no_connection(
+                errno.ECONNRESET, "the connection was lost during the login"
+            ) from exc
         raise login.no_entry(
             errno.EACCES,
-            f"the server broke the login off after {', '.join(tried)}: {exc}; with many keys in "
+            f"the server broke the login off after {', '.join(tried)}: "
+            f"{transport.disconnect_reason}; with many keys in "
             "the agent, name the right one with keyfile= and set agent=False",
         ) from exc
     if not tried:
@@ -78,9 +98,8 @@ def authenticate(transport: ForwardTransport, login: Login, *, password: bool) -
     )
 
 
-def _keys(login: Login) -> Iterator[tuple[str, paramiko.PKey]]:
-    """Yield the keys to try, with names for messages: files given, the agent's, default files."""
-    yield from load_keyfiles(login)
+def _other_keys(login: Login) -> Iterator[tuple[str, paramiko.PKey]]:
+    """Yield further keys to try, with names for messages: the agent's, and the default files."""
     if login.agent:
         agent = paramiko.Agent()
         try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import select
 import socket
 import time
 from collections import deque
 from contextlib import suppress
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from paramiko.ssh_exception import SSHException
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from .forward import Forward
     from .transport import ForwardTransport
 
-__all__ = ["WINDOW", "Connection"]
+__all__ = ["WINDOW", "Connection", "Owes", "is_abandoned"]
 
 # Bytes that the server may send before we have to take them (RFC 4254, section 5.2). A larger
 # window makes sshd slow, see "How it works" in the README.
@@ -34,6 +37,14 @@ _GREETING_SIZE = 64
 
 # Pieces to write to libzmq at once; more are joined first.
 _MAX_PIECES = 16
+
+
+class Owes(Enum):
+    """What is left to do for a connection whose tunnel is being given up."""
+
+    REST = "libzmq has closed it; the peer may not have all of it yet"
+    DATA = "libzmq holds it open, and may have something to send"
+    NOTHING = "libzmq holds it open, and has nothing to send"
 
 
 class Connection:
@@ -69,6 +80,8 @@ class Connection:
         self.max_packet = 0
         self._out_window = 0
         self._early = b""
+        # The session takes no data at the moment.
+        self._paused = False
         # libzmq has closed.
         self.local_eof = False
         self._eof_sent = False
@@ -89,19 +102,22 @@ class Connection:
         self.answered = False
         self.update()
 
+    def after_fork(self) -> None:
+        """Close a forked child's copy of the local socket."""
+        self._sock.close()
+
     def fileno(self) -> int:
         """Return the local socket's descriptor."""
         return self._sock.fileno()
 
-    @property
-    def idle_since(self) -> float | None:
-        """When something moved last; `None` while libzmq may have something to send.
-
-        It may before the peer has greeted it, and while the peer does not take what was sent.
-        """
-        if self._greeted and self._out_window and not self._early and not self._pending:
-            return self.last_progress
-        return None
+    def owes(self) -> Owes:
+        """Find out whether there is anything left to do for libzmq, which gives the tunnel up."""
+        gone, readable = _look_at(self._sock)
+        if gone or self.local_eof:
+            return Owes.REST
+        if readable or self._early or self._pending or not self._greeted:
+            return Owes.DATA
+        return Owes.NOTHING
 
     # Towards the server
 
@@ -117,8 +133,7 @@ class Connection:
 
     def _read(self) -> None:
         if not self.transport.writable:
-            self.pump.watch(self, self._events() & ~READ)
-            self.transport.paused.append(self)
+            self._pause()
             return
         data = self._receive(self._out_window)
         if data:
@@ -130,8 +145,7 @@ class Connection:
 
     def _read_early(self) -> None:
         self._early += self._receive(_EARLY_SIZE - len(self._early)) or b""
-        # Without the peer's greeting libzmq has sent no messages yet. ZMQ_STREAM may have.
-        if self.local_eof and self._early[:1] == b"\xff" and len(self._early) <= _GREETING_SIZE:
+        if self.local_eof and _is_greeting(self._early):
             self.abort()
         self.update()
 
@@ -159,13 +173,20 @@ class Connection:
             self.transport.send_eof(self)
             self._close_if_done()
 
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.transport.paused.append(self)
+            self.update()
+
     def resume(self) -> None:
         """Go on after a pause of the session, with what was read before it was ready."""
+        self._paused = False
         if self.state != "open":
             return
         if self._early or self.local_eof:
             if not self.transport.writable:
-                self.transport.paused.append(self)
+                self._pause()
                 return
             data, self._early = self._early[: self._out_window], self._early[self._out_window :]
             if data:
@@ -278,7 +299,9 @@ class Connection:
             taken = self._sock.send(pieces[0]) if len(pieces) == 1 else self._sock.sendmsg(pieces)
         except (BlockingIOError, InterruptedError):
             return 0
-        except OSError:
+        except OSError as exc:
+            if exc.errno in (errno.ENOBUFS, errno.ENOMEM):
+                return 0
             # libzmq has closed: what is for it goes nowhere, what came from it still arrives.
             self._discarding = True
             taken = sum(map(len, pieces))
@@ -312,7 +335,7 @@ class Connection:
             self.pump.watch(self, self._events())
 
     def _events(self) -> int:
-        if self.local_eof or self._close_sent:
+        if self.local_eof or self._close_sent or self._paused:
             reading = False
         elif self.state == "opening":
             reading = len(self._early) < _EARLY_SIZE
@@ -334,6 +357,32 @@ class Connection:
             return
         self.state = "closed"
         self.pump.forget(self)
+        with suppress(OSError):
+            # A forked child of the program may hold a copy of it.
+            self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
         self._pending.clear()
         self._forward.on_connection_closed(self)
+
+
+def is_abandoned(sock: socket.socket) -> bool:
+    """Tell whether libzmq has closed a connection on which it sent no more than its greeting."""
+    gone, _ = _look_at(sock)
+    try:
+        return gone and _is_greeting(sock.recv(_GREETING_SIZE + 1, socket.MSG_PEEK))
+    except OSError:
+        return gone
+
+
+def _is_greeting(data: bytes) -> bool:
+    # Without the peer's greeting libzmq has sent no messages yet. ZMQ_STREAM may have.
+    return len(data) <= _GREETING_SIZE and data[:1] in (b"", b"\xff")
+
+
+def _look_at(sock: socket.socket) -> tuple[bool, bool]:
+    """Ask the kernel whether the other end has closed, and whether there is data to read."""
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN | getattr(select, "POLLRDHUP", 0))
+    [(_, events)] = poll.poll(0) or [(0, 0)]
+    gone = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
+    return bool(events & gone), bool(events & select.POLLIN)

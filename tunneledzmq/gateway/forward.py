@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import stat
 import time
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sshtunnel import _ForwardServer, _StreamForwardServer
 
-from .connection import Connection
+from .connection import Connection, Owes, is_abandoned
 from .pump import READ
 
 if TYPE_CHECKING:
@@ -21,9 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Forward", "StreamServer", "TCPServer"]
 
-# Seconds for which an unfinished connection may stand still before it is given up: about as long as
-# the kernel tries to deliver what a program left in a TCP socket.
+# Seconds for which a connection that libzmq has closed may stand still before it is given up: about
+# as long as the kernel tries to deliver what a program left in a TCP socket.
 STALL_TIMEOUT = 100.0
+
+# The same where LINGER has run out: no more is owed, but what was written may still arrive.
+LINGER_STALL_TIMEOUT = 5.0
 
 # The same for connections that libzmq has no more use for, with nothing left to send: after
 # disconnect() it closes them only when the program next calls into the socket.
@@ -62,20 +64,24 @@ class TCPServer(_ServerMixin, _ForwardServer):  # type: ignore[misc]
 class StreamServer(_ServerMixin, _StreamForwardServer):  # type: ignore[misc]
     """sshtunnel's listener on a Unix socket, closed to other users."""
 
+    _bound = False
+
     def server_bind(self) -> None:
         """Bind with mode 0600, in place of a socket that nobody listens on."""
         path = self.server_address
         if _is_stale(path):
             os.unlink(path)
         super().server_bind()
+        self._bound = True
         # Nobody can connect before server_activate(), which is after this.
         os.chmod(path, 0o600)
 
     def server_close(self) -> None:
-        """Close and remove the socket."""
+        """Close and remove the socket, if it is ours: this is called when bind() fails too."""
         super().server_close()
-        with suppress(OSError):
-            os.unlink(self.server_address)
+        if self._bound:
+            with suppress(OSError):
+                os.unlink(self.server_address)
 
 
 def _is_stale(path: str) -> bool:
@@ -175,7 +181,7 @@ class Forward:
     def accept(self, request: socket.socket) -> None:
         """Carry an accepted connection to the peer."""
         transport = self._forwarder.transport
-        if transport is None:
+        if transport is None or is_abandoned(request):
             request.close()
             return
         self.connections.add(Connection(request, self, transport))
@@ -201,6 +207,13 @@ class Forward:
                 self._pump.forget(self)
                 self._forwarder.drop_server(self._server)
                 self._server = None
+
+    def after_fork(self) -> None:
+        """Close a forked child's copies of the listener and the local sockets."""
+        if self._server is not None:
+            self._server.socket.close()
+        for connection in list(self.connections):
+            connection.after_fork()
 
     # What its connections report, with the pump's lock held
 
@@ -266,16 +279,19 @@ class Forward:
                     self.stop_listening()  # libzmq would only set it up again
                     self._grace = 0.0
                     connection.abort()
+            again = self._accept_again or float("inf")
             if self.connections:
                 # One that is busy now may be idle when it is looked at again.
                 return min(
-                    now + IDLE_TIMEOUT, *(self._deadline(c, orphaned) for c in self.connections)
+                    again,
+                    now + IDLE_TIMEOUT,
+                    *(self._deadline(c, orphaned) for c in self.connections),
                 )
             if orphaned:
                 return None
             if self._closing_since is None:
-                return self._accept_again or float("inf")
-            if self._waiting():
+                return again
+            if self._forwarder.transport is None and self._empty_queue():
                 self._last_used = now
             end = max(self._last_used, self._closing_since)
             if self._linger >= 0:
@@ -286,18 +302,29 @@ class Forward:
     def _deadline(self, connection: Connection, orphaned: bool) -> float:
         if not self.closing and not orphaned:
             return float("inf")
-        if connection.local_eof:
+        owes = connection.owes()
+        if owes is Owes.REST and self._linger >= 0:
+            return connection.last_progress + max(self._linger / 1000, LINGER_STALL_TIMEOUT)
+        if owes is Owes.REST or (owes is Owes.DATA and orphaned):
             return connection.last_progress + STALL_TIMEOUT
         if orphaned:
             return connection.last_progress + ORPHAN_TIMEOUT
-        if connection.idle_since is None or self._closing_since is None:
+        if owes is Owes.DATA or self._closing_since is None:
             return float("inf")
-        return max(connection.idle_since, self._closing_since) + IDLE_TIMEOUT
+        return max(connection.last_progress, self._closing_since) + IDLE_TIMEOUT
 
-    def _waiting(self) -> bool:
-        """Tell whether a connection of libzmq waits to be accepted."""
-        if self._server is None:
-            return False
-        poll = select.poll()
-        poll.register(self._server.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+    def _empty_queue(self) -> bool:
+        """Close the connections that wait for a session; tell whether there were any.
+
+        A libzmq that still has something to send comes back; of one that has gone they are what
+        is left.
+        """
+        found = False
+        while self._server is not None:
+            try:
+                request, _ = self._server.get_request()
+            except OSError:
+                break
+            request.close()
+            found = True
+        return found

@@ -40,7 +40,6 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
             (login.host, login.port),
             ssh_config_file=None,
             ssh_username=login.user,
-            ssh_password=login.password,
             allow_agent=False,
             compression=login.compression,
             set_keepalive=0.0,
@@ -61,7 +60,6 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         Raises:
             LoginError: it cannot be had.
         """
-        self._aborted = False
         try:
             self._connect_to_gateway()
         except BaseException:
@@ -69,6 +67,10 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
             raise
         self.transport = self._transport
         return self._transport
+
+    def prepare(self) -> None:
+        """Forget an earlier :meth:`abort`; to be called before :meth:`dial`."""
+        self._aborted = False
 
     def abort(self) -> None:
         """Give up what is being dialled, from any thread."""
@@ -103,6 +105,11 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         self.tunnel_is_up.pop(server.server_address, None)
         server.server_close()
 
+    def after_fork(self) -> None:
+        """Close a forked child's copy of the SSH socket."""
+        if self._sock is not None:
+            self._sock.close()
+
     def close(self) -> None:
         """End the session in order, close all listeners."""
         transport = self.transport
@@ -116,10 +123,11 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
     # sshtunnel's seams
 
     def _connect_to_gateway(self) -> None:
-        load_keyfiles(self.login)  # a key that cannot be used needs no server to be found out
+        # A key that cannot be used needs no server to be found out.
+        keys = load_keyfiles(self.login)
         self._transport = self._get_transport()
         trusted = handshake(self._transport, self.login)
-        authenticate(self._transport, self.login, password=trusted)
+        authenticate(self._transport, self.login, keys, password=trusted)
         # The session has no need to wake up now and then any more.
         self._transport.link.settimeout(None)
 
@@ -137,7 +145,7 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         transport.link.abort()
         if transport is self.transport:
             self.transport = None
-            self._on_end(transport, _reason(error))
+            self._on_end(transport, transport.disconnect_reason or _reason(error))
 
     def _make_ssh_forward_handler_class(self, remote_address_: tuple[str, int]) -> Any:
         # No handler is ever run: listeners hand their connections to the pump. It only tells the
@@ -151,9 +159,9 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         return StreamServer
 
     @staticmethod
-    def _consolidate_auth(ssh_password: str | None = None, **kwargs: Any) -> Any:
-        # Keys are read when they are needed, by login.py, which tells what is wrong with them.
-        return ssh_password, []
+    def _consolidate_auth(**kwargs: Any) -> Any:
+        # Neither a password, which the repr would show, nor keys: see authentication.py.
+        return None, []
 
     @staticmethod
     def _get_binds(*args: Any, **kwargs: Any) -> list[Any]:

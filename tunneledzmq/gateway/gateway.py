@@ -104,10 +104,24 @@ class Gateway:
             # After a crash it stays: the program reads stderr, and restarts with the same sockets.
             remove(self._directory)
             self._control.send({"type": "bye"})
+        except Exception:
+            logger.critical("the gateway failed", exc_info=True)
+            if self._logs is not None:
+                raise
         finally:
             self._control.close()
             self._waker.close()
             self._wakened.close()
+
+    def after_fork(self) -> None:
+        """Close the copies of all sockets that a forked child has, which would keep them open."""
+        self._control.close()
+        self._waker.close()
+        self._wakened.close()
+        if self._used:
+            self._forwarder.after_fork()
+            for forward in list(self._forwards.values()):
+                forward.after_fork()
 
     def _serve(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -247,14 +261,18 @@ class Gateway:
     def _on_trouble(self, forward: Forward, reason: str) -> None:
         host, port = forward.remote
         text = f"{self._login.server}: {host}:{port}: {reason}"
+        self._call(lambda: self._tell_trouble(forward.id, text))
+
+    def _tell_trouble(self, number: int, text: str) -> None:
         logger.warning("%s", text)
-        self._control.send({"type": "trouble", "id": forward.id, "message": text})
+        self._control.send({"type": "trouble", "id": number, "message": text})
 
     # The SSH session
 
     def _dial(self) -> None:
         self._session = Session.DIALING
         self._dial_timed_out = False
+        self._forwarder.prepare()
         self._dial_deadline = time.monotonic() + self._login.connect_timeout
         threading.Thread(target=self._dial_now, name="tunneledzmq-dial", daemon=True).start()
 

@@ -42,14 +42,16 @@ def connect(login: Login) -> socket.socket:
     for left, (family, kind, protocol, _, address) in zip(
         range(len(found), 0, -1), found, strict=True
     ):
-        sock = socket.socket(family, kind, protocol)
+        sock = None
         try:
+            sock = socket.socket(family, kind, protocol)
             sock.settimeout(max(0.1, (deadline - time.monotonic()) / left))
             sock.connect(address)
             _watch_peer(sock, login)
             return sock
         except OSError as exc:
-            sock.close()
+            if sock is not None:
+                sock.close()
             failure = exc
     if isinstance(failure, TimeoutError):
         raise login.timed_out() from failure
@@ -149,6 +151,8 @@ def _check_host_key(login: Login, hosts: KnownHosts, key: paramiko.PKey) -> bool
     strict = login.strict_host_key_checking
     if verdict is Verdict.KNOWN:
         return True
+    if verdict is Verdict.UNKNOWN and login.accepted_key not in (None, key.asbytes()):
+        verdict = Verdict.CHANGED  # accepted before, though it could not be written down
     print_ = f"{key.get_name()} {known_hosts.fingerprint(key)}"
     files = login.known_hosts or list(known_hosts.DEFAULT_USER_FILES[:1])
     if verdict is Verdict.REVOKED:
@@ -179,6 +183,7 @@ def _check_host_key(login: Login, hosts: KnownHosts, key: paramiko.PKey) -> bool
             f"server's fingerprint: ssh-keyscan -p {login.port} -t {_scan_type(key)} {login.host} "
             f">> {files[0]} (or strict_host_key_checking='accept-new')",
         )
+    login.accepted_key = key.asbytes()
     try:
         known_hosts.add(files[0], login.host, login.port, key)
     except (OSError, ValueError) as exc:

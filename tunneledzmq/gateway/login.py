@@ -50,6 +50,9 @@ class Login:
     server_alive_interval: float
     server_alive_count_max: int
 
+    # The host key that was accepted without being known.
+    accepted_key: bytes | None = None
+
     def __repr__(self) -> str:
         return f"<Login {self.server}>"
 

@@ -48,6 +48,13 @@ class LinkPacketizer(Packetizer):  # type: ignore[misc]
 
     transport: ForwardTransport
 
+    def set_outbound_cipher(
+        self, block_engine: Any, block_size: int, *args: Any, **kw: Any
+    ) -> None:
+        """Take over the new key for sending; small blocks wear out sooner (RFC 4344)."""
+        super().set_outbound_cipher(block_engine, block_size, *args, **kw)
+        self.REKEY_BYTES = LinkPacketizer.REKEY_BYTES if block_size >= _BLOCK else 1 << 30
+
     def start_handshake(self, timeout: float) -> None:
         """Start no timer thread: whoever dials has a deadline for all of the login."""
 
@@ -91,11 +98,13 @@ class BatchPacketizer(LinkPacketizer):
 
     # Keys, as the key exchange sets them
 
-    def set_outbound_cipher(self, block_engine: Any, *args: Any, **kwargs: Any) -> None:
+    def set_outbound_cipher(
+        self, block_engine: Any, block_size: int, *args: Any, **kwargs: Any
+    ) -> None:
         """Take over the new key for sending."""
         if self._seal is not None:
             self._Packetizer__sequence_number_out = self._sequence_out
-        super().set_outbound_cipher(block_engine, *args, **kwargs)
+        super().set_outbound_cipher(block_engine, block_size, *args, **kwargs)
         self._packets_out = self._bytes_out = 0
         self._seal = None
         if kwargs.get("aead"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,9 @@ _READ_SIZE = 1 << 18
 
 # RFC 4253, section 11.1.
 _DISCONNECT_BY_APPLICATION = 11
+
+# Messages of the authentication and of channels begin here (RFC 4250, section 4.1.2).
+_FIRST_USER_MESSAGE = 50
 
 # Where the peer is said to come from: Unix sockets have no address.
 _ORIGIN = ("127.0.0.1", 0)
@@ -97,6 +101,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         self.paused: list[Connection] = []
         self._deferred: list[Message] = []
         self._service_accepted = threading.Event()
+        # What the server said when it ended the session, if it did.
+        self.disconnect_reason = ""
         # The host key that was verified; a key exchange must not bring another one.
         self._pinned: bytes | None = None
 
@@ -116,7 +122,6 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
 
     def run(self) -> None:
         """Run the session, and tell when it ends (this is the thread's body)."""
-        error = None
         try:
             super().run()
         finally:
@@ -124,7 +129,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
                 for connection in list(self.connections.values()):
                     connection.lost()
                 self.connections.clear()
-            self._on_end(self, self.saved_exception or error)
+            self._on_end(self, self.saved_exception)
 
     @property
     def writable(self) -> bool:
@@ -152,7 +157,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         for host, port in (remote, _ORIGIN):
             message.add_string(host)
             message.add_int(port)
-        self.send_when_clear(message)
+        self.send(message)
         return number
 
     def forget(self, connection: Connection) -> None:
@@ -185,24 +190,21 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         message.add_int(connection.remote_id)
         for value in values:
             message.add_int(value)
-        self.send_when_clear(message)
+        self.send(message)
 
     # For any thread
 
-    def send_when_clear(self, message: Message) -> None:
-        """Send a message, after the key exchange if one goes on."""
-        with self.pump.lock:
-            if self.clear_to_send.is_set():
-                self._send_message(message)
-            else:
-                self._deferred.append(message)
+    def send(self, message: Message) -> None:
+        """Send a message. That the session is gone is told by its thread, not here."""
+        with suppress(EOFError, OSError):
+            self._send_message(message)
 
     def ask_alive(self) -> None:
         """Send a request that the server answers, as OpenSSH's ServerAliveInterval does."""
         message = _message(MSG_GLOBAL_REQUEST)
         message.add_string("keepalive@openssh.com")
         message.add_boolean(True)
-        self.send_when_clear(message)
+        self.send(message)
 
     def disconnect(self) -> None:
         """End the session in order."""
@@ -211,10 +213,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
             message.add_int(_DISCONNECT_BY_APPLICATION)
             message.add_string("")
             message.add_string("")
-            try:
-                self._send_message(message)
-            except (EOFError, OSError):
-                pass
+            self.send(message)
         self.close()
 
     def resume(self) -> None:
@@ -259,11 +258,22 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
     def _send_message(self, data: Message) -> None:
         # One order of locks for all threads: the pump's before the packetizer's.
         with self.pump.lock:
-            super()._send_message(data)
+            # RFC 4253, section 7.1: only the transport's own messages during a key exchange.
+            if data.asbytes()[0] >= _FIRST_USER_MESSAGE and not self.clear_to_send.is_set():
+                self._deferred.append(data)
+            else:
+                super()._send_message(data)
 
     def _parse_newkeys(self, m: Message) -> None:
-        super()._parse_newkeys(m)
-        self.resume()
+        # Nothing may overtake what was deferred.
+        with self.pump.lock:
+            super()._parse_newkeys(m)
+            self.resume()
+
+    def _parse_disconnect(self, m: Message) -> None:
+        code = m.get_int()
+        self.disconnect_reason = m.get_text() or f"reason {code} of RFC 4253, section 11.1"
+        self._log(DEBUG, f"disconnected by the server: {self.disconnect_reason}")
 
     def _verify_key(self, host_key: bytes, sig: bytes) -> None:
         super()._verify_key(host_key, sig)
