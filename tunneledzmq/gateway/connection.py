@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .forward import Forward
     from .transport import ForwardTransport
 
-__all__ = ["WINDOW", "Connection", "Owes", "is_abandoned"]
+__all__ = ["STALL_TIMEOUT", "WINDOW", "Connection", "Owes", "is_abandoned"]
 
 # Bytes that the server may send before we have to take them (RFC 4254, section 5.2). A larger
 # window makes sshd slow, see "How it works" in the README.
@@ -27,6 +27,10 @@ WINDOW = 1 << 21
 
 # The server is told of new room in steps of this size.
 _WINDOW_STEP = WINDOW // 8
+
+# Seconds for which a connection that one end has closed may stand still before it is given up:
+# about as long as the kernel tries to deliver what a program left in a TCP socket.
+STALL_TIMEOUT = 100.0
 
 # The kernel's buffer towards libzmq, in bytes.
 _SEND_BUFFER = 1 << 20
@@ -264,15 +268,27 @@ class Connection:
         self._remote_closed = True
         self._send_close()
         self.transport.forget(self)
+        if self._pending:
+            self.transport.finishing.add(self)
         self._after_write()
 
     def lost(self) -> None:
-        """The SSH session is gone; libzmq will connect again."""
+        """The SSH session is gone; libzmq connects again when it has what the peer sent."""
         with self.pump.lock:
-            self._finish()
+            if self._remote_eof and self._pending:
+                self._remote_closed = self._close_sent = True
+                self.transport.finishing.add(self)
+                self.update()
+            else:
+                self._finish()
 
     # paramiko.Transport calls this on each of its channels when its session ends.
     _unlink = lost
+
+    def give_up_if_stalled(self) -> None:
+        """Close the connection if libzmq takes nothing of what is left for it."""
+        if time.monotonic() >= self.last_progress + STALL_TIMEOUT:
+            self._finish()
 
     def abort(self) -> None:
         """Give the connection up, whatever it still holds."""
@@ -356,6 +372,7 @@ class Connection:
         if self.state == "closed":
             return
         self.state = "closed"
+        self.transport.finishing.discard(self)
         self.pump.forget(self)
         with suppress(OSError):
             # A forked child of the program may hold a copy of it.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sshtunnel import _ForwardServer, _StreamForwardServer
 
-from .connection import Connection, Owes, is_abandoned
+from .connection import STALL_TIMEOUT, Connection, Owes, is_abandoned
 from .pump import READ
 
 if TYPE_CHECKING:
@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Forward", "StreamServer", "TCPServer"]
 
-# Seconds for which a connection that libzmq has closed may stand still before it is given up: about
-# as long as the kernel tries to deliver what a program left in a TCP socket.
-STALL_TIMEOUT = 100.0
-
-# The same where LINGER has run out: no more is owed, but what was written may still arrive.
+# Instead of STALL_TIMEOUT where LINGER has run out: no more is owed, but what was written may yet
+# arrive.
 LINGER_STALL_TIMEOUT = 5.0
 
 # The same for connections that libzmq has no more use for, with nothing left to send: after

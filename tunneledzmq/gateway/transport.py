@@ -49,6 +49,9 @@ _MAX_PACKET = 1 << 15
 # Bytes to read from libzmq at once.
 _READ_SIZE = 1 << 18
 
+# Seconds between looks at connections that are being finished.
+_FINISH_STEP = 5.0
+
 # RFC 4253, section 11.1.
 _DISCONNECT_BY_APPLICATION = 11
 
@@ -97,6 +100,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         # Channels until the server has closed them too, by our numbers.
         self.connections: dict[int, Connection] = {}
         self._numbers = count()
+        # Connections that the peer has ended, and of which libzmq has not taken all yet.
+        self.finishing: set[Connection] = set()
         # Connections that wait until the session takes data again, and messages that do.
         self.paused: list[Connection] = []
         self._deferred: list[Message] = []
@@ -130,6 +135,12 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
                     connection.lost()
                 self.connections.clear()
             self._on_end(self, self.saved_exception)
+            # What the server had sent in full before is libzmq's, session or not.
+            while self.finishing:
+                self.pump.run_once(_FINISH_STEP)
+                with self.pump.lock:
+                    for connection in list(self.finishing):
+                        connection.give_up_if_stalled()
 
     @property
     def writable(self) -> bool:
