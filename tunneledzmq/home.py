@@ -59,8 +59,6 @@ def start_thread(control: socket.socket, directory: str, lock: int) -> Home:
 
 class _Process:
     def __init__(self, control: socket.socket, directory: str, lock: int) -> None:
-        import subprocess
-
         if not sys.executable:
             raise GatewayError(
                 errno.ENOENT,
@@ -70,6 +68,8 @@ class _Process:
         self._stderr = os.path.join(directory, "stderr")
         path = [os.path.abspath(entry) for entry in sys.path]
         try:
+            import subprocess  # not before it is needed: it takes 20 ms
+
             with open(self._stderr, "ab", opener=_private) as stderr:
                 self._popen = subprocess.Popen(
                     [sys.executable, "-I", "-c", _BOOTSTRAP, str(control.fileno()), *path],

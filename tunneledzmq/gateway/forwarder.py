@@ -107,8 +107,9 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
 
     def after_fork(self) -> None:
         """Close a forked child's copy of the SSH socket."""
-        if self._sock is not None:
-            self._sock.close()
+        self.pump.after_fork()
+        if self._link is not None:
+            self._link.after_fork()
 
     def close(self) -> None:
         """End the session in order, close all listeners."""

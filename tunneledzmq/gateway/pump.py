@@ -88,6 +88,10 @@ class Pump:
                 if wanted:
                     key.data.ready(wanted)
 
+    def after_fork(self) -> None:
+        """Replace the lock: whoever held it is not there in a forked child."""
+        self.lock = threading.RLock()
+
     def close(self) -> None:
         """Close the selector."""
         self._selector.close()
@@ -186,6 +190,11 @@ class Link:
                 self._released = True
                 self._pump.forget(self)
                 self._sock.close()
+
+    def after_fork(self) -> None:
+        """Close a forked child's copy of the socket, which is still the parent's to use."""
+        self._closed = self._released = True
+        self._sock.close()
 
     # For the packetizer and the connections
 
