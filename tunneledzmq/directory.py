@@ -9,9 +9,12 @@ import stat
 import tempfile
 from contextlib import suppress
 
-__all__ = ["RuntimeDirectory", "sweep"]
+__all__ = ["STDERR", "RuntimeDirectory", "remove", "sweep"]
 
 PREFIX = "tunneledzmq-gateway-"
+
+STDERR = "stderr"
+"""Name of the file in it for what a gateway says before it dies."""
 
 
 class RuntimeDirectory:
@@ -40,8 +43,8 @@ class RuntimeDirectory:
 
     def remove(self) -> None:
         """Remove the directory and let go of its lock."""
-        remove(self.path)
         self.release()
+        remove(self.path)
 
     def release(self) -> None:
         """Let go of the lock; the other side removes the directory."""
@@ -54,6 +57,11 @@ class RuntimeDirectory:
 def remove(path: str) -> None:
     """Remove the directory at `path` with all that is in it."""
     shutil.rmtree(path, ignore_errors=True)
+    # That takes descriptors. Where there are none, there is no socket in it yet.
+    with suppress(OSError):
+        os.unlink(os.path.join(path, STDERR))
+    with suppress(OSError):
+        os.rmdir(path)
 
 
 def sweep() -> None:

@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 from typing import Protocol
 
+from .directory import STDERR
 from .exceptions import GatewayError
 
 __all__ = ["Home", "start_process", "start_thread"]
@@ -65,7 +66,7 @@ class _Process:
                 "cannot start a gateway process: sys.executable is not set; "
                 "TunneledContext(isolate=False) needs none",
             )
-        self._stderr = os.path.join(directory, "stderr")
+        self._stderr = os.path.join(directory, STDERR)
         path = [os.path.abspath(entry) for entry in sys.path]
         try:
             import subprocess  # not before it is needed: it takes 20 ms

@@ -55,6 +55,13 @@ class LinkPacketizer(Packetizer):  # type: ignore[misc]
         super().set_outbound_cipher(block_engine, block_size, *args, **kw)
         self.REKEY_BYTES = LinkPacketizer.REKEY_BYTES if block_size >= _BLOCK else 1 << 30
 
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        """Read `n` bytes, if a packet may be that long."""
+        if n > _MAX_PACKET:
+            raise SSHException("Invalid packet length")
+        data: bytes = super().read_all(n, check_rekey)
+        return data
+
     def start_handshake(self, timeout: float) -> None:
         """Start no timer thread: whoever dials has a deadline for all of the login."""
 

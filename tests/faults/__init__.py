@@ -1,0 +1,1 @@
+"""What the tunnels do under faults: one module a kind of fault."""

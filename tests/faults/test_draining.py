@@ -1,0 +1,239 @@
+"""What was sent arrives, however the program ends, and whatever happens to the link meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import zmq
+
+from tests.faults.injection import Relay, kill_session, time_until_nothing_is_left
+from tests.leaks import gateways
+from tests.logins import arguments_for, options_for
+from tests.peers import Peer, numbered
+from tests.polling import wait_until
+from tests.programs import start_program
+from tests.sshd import OpenSSHServer
+from tunneledzmq import SSHOptions, TunneledContext
+
+Figures = Callable[[str], None]
+Remote = Callable[..., Peer]
+
+COUNT = 2000
+SIZE = 10_000
+TRIES = int(os.environ.get("TUNNELEDZMQ_REPEAT", "1"))
+"""How often what is only lost now and then is tried."""
+
+SEND = """
+    ctx = TunneledContext(isolate=isolate)
+    sock = ctx.socket(zmq.PUSH)
+    sock.sndhwm = 0
+    sock.connect(addr, ssh=options)
+    for number in range(count):
+        sock.send(number.to_bytes(8, "big").ljust(size))
+"""
+
+ENDINGS = {
+    "close and term": "sock.close(); ctx.term()",
+    "close and normal exit": "import atexit; atexit.register(ctx.term); sock.close()",
+    "destroy": "ctx.destroy()",
+    "exception": "with ctx, sock: raise RuntimeError('the end')",
+    "sys.exit": "with ctx, sock: sys.exit(3)",
+    "_exit after term": "import os; sock.close(); ctx.term(); os._exit(0)",
+    "killed after term": "import os, signal; sock.close(); ctx.term(); os.kill(os.getpid(), 9)",
+    "disconnect and term": "sock.disconnect(addr); sock.close(); ctx.term()",
+}
+
+
+@pytest.fixture
+def pull() -> Iterator[zmq.Socket[bytes]]:
+    """A peer in this process, so that it is known what arrived, one by one."""
+    ctx = zmq.Context()
+    sock = ctx.socket(zmq.PULL)
+    sock.set_hwm(0)
+    sock.bind("tcp://127.0.0.1:*")
+    yield sock
+    ctx.destroy(linger=0)
+
+
+def arrived(pull: zmq.Socket[bytes], last: int = COUNT - 1, timeout: float = 20) -> list[int]:
+    """Receive until message `last`, and return the numbers of all that came."""
+    numbers = []
+    deadline = time.monotonic() + timeout
+    while (not numbers or numbers[-1] != last) and time.monotonic() < deadline:
+        if pull.poll(100):
+            numbers.append(int.from_bytes(pull.recv()[:8], "big"))
+    return numbers
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("isolate", [True, False], ids=["isolated", "threads"])
+def test_nothing_is_lost_when_the_program_ends(
+    ending: str, isolate: bool, openssh: OpenSSHServer, remote: Remote, figures: Figures
+) -> None:
+    if not isolate and ending in ("_exit after term", "killed after term"):
+        pytest.skip("what ends the process at once ends its threads")
+    lost, times = 0, []
+    for _ in range(TRIES):
+        collector = remote("collector")
+        with start_program(
+            SEND + "    " + ENDINGS[ending],
+            options=arguments_for(openssh),
+            addr=collector.address,
+            count=COUNT,
+            size=SIZE,
+            isolate=isolate,
+        ) as program:
+            _, errors = program.communicate(timeout=30)
+        assert (program.returncode, bool(errors)) == {
+            "exception": (1, True),
+            "sys.exit": (3, False),
+            "killed after term": (-9, False),
+        }.get(ending, (0, False)), errors
+        assert collector.wait_for(messages=COUNT)["gaps"] == 0
+        lost += COUNT - collector.report()["messages"]
+        times.append(time_until_nothing_is_left(openssh))
+    figures(f"{TRIES} x {COUNT} messages, {lost} lost, nothing left after {max(times):.2f} s")
+
+
+@pytest.mark.parametrize("hiccup", [0.5, 3.0])
+def test_a_hiccup_of_the_link_after_the_end_of_the_program_loses_nothing(
+    hiccup: float, openssh: OpenSSHServer, pull: zmq.Socket[bytes], figures: Figures
+) -> None:
+    # A little more than a channel's window: while the link stands still the gateway reads that, and
+    # the kernel holds the rest between libzmq and the gateway; so term() returns.
+    count, size = 43, 50_000
+    with Relay(openssh) as relay:
+        with start_program(
+            """
+            import signal
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+            ctx = TunneledContext()
+            sock = ctx.socket(zmq.PUSH)
+            sock.connect(addr, ssh=options)
+            sock.send(bytes(8))
+            print("up", flush=True)
+            signal.sigwait([signal.SIGUSR1])
+            for number in range(1, count):
+                sock.send(number.to_bytes(8, "big").ljust(size))
+            sock.close()
+            ctx.term()
+            """,
+            options=arguments_for(relay),
+            addr=pull.last_endpoint.decode(),
+            count=count,
+            size=size,
+        ) as program:
+            assert program.stdout
+            assert program.stdout.readline() == "up\n"
+            assert pull.recv() == bytes(8)
+            relay.hold_packets()
+            program.send_signal(signal.SIGUSR1)
+            program.communicate(timeout=20)
+            ended = time.monotonic()
+        wait_until(lambda: time.monotonic() > ended + hiccup)
+        relay.pass_packets()
+        numbers = arrived(pull, last=count - 1, timeout=10)
+        figures(f"{len(numbers)} of {count - 1} messages after a hiccup of {hiccup} s")
+        assert numbers == list(range(1, count))
+
+
+@pytest.mark.parametrize("end", ["close", "disconnect"])
+@pytest.mark.parametrize("fault", ["link cut", "session killed"])
+def test_a_drain_goes_on_after_the_session_dropped(
+    fault: str,
+    end: str,
+    any_ctx: TunneledContext,
+    openssh: OpenSSHServer,
+    pull: zmq.Socket[bytes],
+    figures: Figures,
+) -> None:
+    with Relay(openssh) as relay:
+        addr = pull.last_endpoint.decode()
+        sock = any_ctx.socket(zmq.PUSH)
+        sock.sndhwm = 0
+        sock.connect(addr, ssh=options_for(relay))
+        [tunnel] = sock.tunnels
+        sock.send(numbered(0))
+        assert pull.recv() == numbered(0)
+        relay.hold_packets()
+        for number in range(1, COUNT):
+            sock.send(numbered(number, SIZE))
+        # The gateway has taken what it can hold when the drain begins.
+        wait_until(lambda: tunnel.stats().bytes_sent > 1_000_000)
+        if end == "close":
+            sock.close()
+        else:
+            sock.disconnect(addr)
+            sock.close()
+        if fault == "link cut":
+            relay.cut_connections()
+        else:
+            kill_session(openssh)
+        relay.pass_packets()
+        term = threading.Thread(target=any_ctx.term)
+        term.start()
+        numbers = arrived(pull)
+        term.join(10)
+        assert not term.is_alive()
+        lost = COUNT - 1 - len(numbers)
+        figures(f"{lost} of {COUNT - 1} lost in flight, none after the heal")
+        assert numbers == sorted(set(numbers)), "once each, in order"
+        assert numbers[-1] == COUNT - 1
+        # What was in flight: a channel's window, and buffers of the kernel's.
+        assert lost * SIZE <= 8_000_000
+        wait_until(lambda: tunnel.state == "closed" and not gateways())
+
+
+def test_disconnect_delivers_what_was_sent(
+    any_ctx: TunneledContext, openssh_options: SSHOptions, pull: zmq.Socket[bytes]
+) -> None:
+    addr = pull.last_endpoint.decode()
+    sock = any_ctx.socket(zmq.PUSH)
+    sock.sndhwm = 0
+    sock.connect(addr, ssh=openssh_options)
+    [tunnel] = sock.tunnels
+    for number in range(COUNT):
+        sock.send(numbered(number, SIZE))
+    sock.disconnect(addr)
+    assert arrived(pull) == list(range(COUNT))
+    wait_until(lambda: sock.get(zmq.EVENTS) >= 0 and tunnel.state == "closed")
+
+
+def test_what_the_peer_sends_slowly_is_waited_for(
+    ctx: TunneledContext, openssh: OpenSSHServer, pull: zmq.Socket[bytes]
+) -> None:
+    with Relay(openssh) as relay:
+        relay.pass_packets(delay=0.1)
+        sock = ctx.socket(zmq.PUSH)
+        sock.connect(pull.last_endpoint.decode(), ssh=options_for(relay))
+        for number in range(200):
+            sock.send(numbered(number, SIZE))
+        sock.close()
+        ctx.term()
+        assert arrived(pull, last=199) == list(range(200))
+        wait_until(lambda: not gateways())
+
+
+def test_a_dead_server_does_not_keep_a_finite_linger_waiting(
+    ctx: TunneledContext, openssh: OpenSSHServer, pull: zmq.Socket[bytes], figures: Figures
+) -> None:
+    with Relay(openssh) as relay:
+        sock = ctx.socket(zmq.PUSH)
+        sock.sndhwm = 0
+        sock.connect(pull.last_endpoint.decode(), ssh=options_for(relay))
+        relay.hold_packets()
+        for number in range(COUNT):
+            sock.send(numbered(number, SIZE))
+        start = time.monotonic()
+        sock.close(linger=500)
+        ctx.term()
+        termed = time.monotonic() - start
+        figures(f"term() returned after {termed:.2f} s with a linger of 0.5 s")
+        assert 0.4 <= termed <= 1.5
+        relay.cut_connections()
+        relay.pass_packets()

@@ -1,0 +1,168 @@
+"""A thousand sockets over one connection, for little."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import zmq
+
+from tests.faults.injection import login_attempts, the_gateway, time_until_nothing_is_left
+from tests.logins import arguments_for
+from tests.peers import Peer, round_trip
+from tests.programs import run_program
+from tests.sshd import OpenSSHServer
+from tunneledzmq import SSHOptions, TunneledContext
+
+Figures = Callable[[str], None]
+Remote = Callable[..., Peer]
+
+SOCKETS = 1000
+
+
+def test_a_thousand_sockets(
+    ctx: TunneledContext,
+    openssh: OpenSSHServer,
+    openssh_options: SSHOptions,
+    remote: Remote,
+    figures: Figures,
+) -> None:
+    ctx.set(zmq.MAX_SOCKETS, SOCKETS + 100)
+    peer = remote("router")
+    first = ctx.socket(zmq.DEALER)
+    first.connect(peer.address, ssh=openssh_options)
+    gateway = the_gateway()
+    before = login_attempts(openssh)
+
+    start = time.monotonic()
+    socks = []
+    for _ in range(SOCKETS):
+        sock = ctx.socket(zmq.DEALER)
+        sock.connect(peer.address, ssh=openssh_options)
+        socks.append(sock)
+    rate = SOCKETS / (time.monotonic() - start)
+
+    for sock in socks:
+        sock.send(b"hello")
+    assert [sock.recv() for sock in socks] == [b"hello"] * SOCKETS
+    assert len(ctx.tunnels) == SOCKETS + 1
+    assert login_attempts(openssh) == before
+
+    memory = gateway.memory_info().rss
+    threads = gateway.num_threads()
+    descriptors = gateway.num_fds()
+    spent = sum(gateway.cpu_times()[:2])
+    switches = gateway.num_ctx_switches().voluntary
+    time.sleep(3)  # what it costs to have them lie there
+    idle = (sum(gateway.cpu_times()[:2]) - spent) / 3
+    switches = gateway.num_ctx_switches().voluntary - switches
+    figures(
+        f"{rate:.0f} connects/s, gateway: {memory / 1e6:.0f} MB, {threads} threads, "
+        f"{descriptors} descriptors; idle: {idle:.2%} of a core, {switches} wake-ups in 3 s"
+    )
+    assert rate >= 150
+    assert memory <= 40_000_000 + 60_000 * SOCKETS
+    assert threads <= 4
+    assert descriptors > 1023
+    assert idle <= 0.005
+    round_trip(first)
+
+    start = time.monotonic()
+    ctx.destroy(linger=0)
+    time_until_nothing_is_left(openssh, timeout=10)
+    figures(f"nothing left {time.monotonic() - start:.2f} s after destroy()")
+
+
+def test_a_program_out_of_descriptors_is_told_and_the_others_go_on(
+    openssh: OpenSSHServer, echo: Peer, figures: Figures
+) -> None:
+    output = run_program(
+        """
+        import errno, os, resource
+        with TunneledContext() as ctx:
+            socks = []
+            def connect():
+                sock = ctx.socket(zmq.REQ)
+                sock.linger = 0
+                sock.rcvtimeo = 5000
+                try:
+                    sock.connect(addr, ssh=options)
+                    sock.send(b"hello")
+                    assert sock.recv() == b"hello"
+                except BaseException:
+                    sock.close()
+                    raise
+                socks.append(sock)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+            connect()
+            try:
+                while True:
+                    connect()
+            except zmq.ZMQError as exc:
+                assert exc.errno == errno.EMFILE, exc
+                assert os.strerror(errno.EMFILE) in str(exc), exc
+            count = len(socks)
+            for sock in socks:
+                sock.send(b"hello")
+                assert sock.recv() == b"hello"
+            for sock in socks[10:]:
+                sock.close()
+            del socks[10:]
+            import time
+            deadline = time.monotonic() + 5
+            while len(socks) < 15:
+                try:
+                    connect()
+                except zmq.ZMQError:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+            print(count)
+            for sock in socks:
+                sock.close()
+        """,
+        options=arguments_for(openssh),
+        addr=echo.address,
+    )
+    figures(f"{output.strip()} sockets with 100 descriptors")
+    assert int(output) > 20
+    time_until_nothing_is_left(openssh)
+
+
+def test_no_descriptor_for_a_gateway_is_a_clear_error(openssh: OpenSSHServer, echo: Peer) -> None:
+    output = run_program(
+        """
+        import errno, os, resource, signal
+        signal.alarm(10)  # connect must not hang
+        with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+            sock.rcvtimeo = 5000
+            resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+            taken = []
+            try:
+                while True:
+                    taken.append(os.dup(0))
+            except OSError:
+                pass
+            for spare in range(12):
+                try:
+                    sock.connect(addr, ssh=options)
+                except TunnelError as exc:
+                    if exc.errno != errno.EMFILE:
+                        print(spare, type(exc), exc)
+                except BaseException as exc:
+                    print(spare, type(exc), exc)
+                else:
+                    break
+                assert not sock.tunnels
+                os.close(taken.pop())
+            while taken:
+                os.close(taken.pop())
+            if not sock.tunnels:
+                sock.connect(addr, ssh=options)
+            sock.send(b"hello")
+            print(sock.recv())
+        """,
+        options=arguments_for(openssh),
+        addr=echo.address,
+    )
+    assert output == "b'hello'\n"
+    time_until_nothing_is_left(openssh)
