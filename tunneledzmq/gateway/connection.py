@@ -101,9 +101,9 @@ class Connection:
         # libzmq takes nothing any more.
         self._discarding = False
 
-        self.id = transport.open(self, forward.remote)
         # Whether the server has answered.
         self.answered = False
+        self.id = transport.open(self, forward.remote)
         self.update()
 
     def after_fork(self) -> None:

@@ -102,7 +102,8 @@ class Gateway:
         try:
             self._serve()
             # After a crash it stays: the program reads stderr, and restarts with the same sockets.
-            remove(self._directory)
+            if self._directory:
+                remove(self._directory)
             self._control.send({"type": "bye"})
         except Exception:
             logger.critical("the gateway failed", exc_info=True)
