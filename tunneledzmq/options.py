@@ -15,6 +15,7 @@ __all__ = ["SSHLike", "SSHOptions", "ServerAddress", "parse_server", "to_options
 # What OpenSSH refuses in a user name (ssh.c, valid_ruser): it would be quoting in a ProxyCommand.
 _BAD_IN_USER = frozenset("'`\";&<>|(){}")
 
+_CONFIG_FILE = "~/.ssh/config"
 _STRICT = ("yes", "accept-new", "no", "ask")
 _BACKENDS = ("sshtunnel", "openssh")
 
@@ -92,7 +93,7 @@ class SSHOptions:
     jump: SSHLike | None = ()
     """Hops before `server` (ProxyJump)."""
 
-    config_file: str | os.PathLike[str] | None = "~/.ssh/config"
+    config_file: str | os.PathLike[str] | None = _CONFIG_FILE
     """ssh_config(5) file; `None` reads none."""
 
     known_hosts: Paths | None = None
@@ -161,6 +162,8 @@ class SSHOptions:
             raise NotImplementedError("backend='openssh' is not supported yet")
         if self.connections != 1:
             raise NotImplementedError("connections= other than 1 is not supported yet")
+        if self.config_file not in (None, _CONFIG_FILE):
+            raise NotImplementedError("config_file= is not read yet; pass None")
         if self.prompt is not None:
             raise NotImplementedError("prompt= is not supported yet")
 

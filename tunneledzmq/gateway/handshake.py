@@ -36,7 +36,8 @@ def connect(login: Login) -> socket.socket:
     except (OSError, UnicodeError) as exc:
         raise login.no_connection(
             errno.EHOSTUNREACH,
-            f"the name {login.host!r} was not found ({exc}): check how it is written",
+            f"the name {login.host!r} was not found ({exc}): check how it is written; it must be "
+            "one for the whole network, since aliases of ~/.ssh/config are not looked up yet",
         ) from exc
     failure: OSError = TimeoutError()
     for left, (family, kind, protocol, _, address) in zip(
