@@ -27,7 +27,7 @@ logger = logging.getLogger("tunneledzmq")
 
 # Seconds before the session is dialled again: at once, then doubling, up to this.
 _FIRST_DELAY = 0.05
-_MAX_DELAY = 1.0
+_MAX_DELAY = 0.7
 
 # A session that lasted so many seconds lets the delays begin anew.
 _STABLE = 10.0

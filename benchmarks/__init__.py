@@ -1,0 +1,1 @@
+"""Measurements of this package beside today's ways to take ZeroMQ through SSH."""
