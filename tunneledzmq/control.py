@@ -1,15 +1,17 @@
-"""The control pipe between the program and a gateway: one JSON object a line.
+r"""The control pipe between the program and a gateway: one JSON object a line.
 
 From the program:
 
 =========  =========================================================  ==========================
 type       further members                                            meaning
 =========  =========================================================  ==========================
-``login``  ``server``, ``options``, ``directory``, ``log_level``      first message, once
-``open``   ``id``, ``host``, ``port``, ``local``, ``again``           open tunnel `id`; ``again``
-                                                                      after a restart
+``login``  ``request``, ``directory``, ``log_level``                  first message, once
+``open``   ``id``, ``host``, ``port``, ``local``, ``hop``, ``again``  open tunnel `id`; ``hop`` for
+                                                                      another gateway's session,
+                                                                      ``again`` after a restart
 ``close``  ``id``, ``linger`` (ms, -1 for ever), ``grace`` (s)        libzmq gives it up
 ``stats``  ``id``, ``serial``                                         ask for counters
+``answer`` ``serial``, and ``value`` or ``error``                     to ``ask``
 =========  =========================================================  ==========================
 
 End of file from the program means that it has ended, or its context has: nothing new will come.
@@ -19,6 +21,10 @@ From the gateway:
 ==========  ========================================================  ==========================
 type        further members                                           meaning
 ==========  ========================================================  ==========================
+``server``  ``name``, ``connect_timeout``                             answer to ``login``
+``ask``     ``serial``, ``what``, and                                 while it logs in:
+\           ``text``, ``echo`` for a ``"prompt"``                     a secret of the user,
+\           ``host``, ``port``, ``jump`` for a ``"hop"``              the way over a hop
 ``opened``  ``id``, ``local``                                         logged in, and listening
 ``failed``  ``id``, ``error``                                         answer to ``open``
 ``state``   ``state``, ``error``, ``reconnects``                      the SSH session's
@@ -26,7 +32,7 @@ type        further members                                           meaning
 ``closed``  ``id``, and the counters                                  drained and gone
 ``stats``   ``id``, ``serial``, and the counters                      answer to ``stats``
 ``log``     ``name``, ``level``, ``message``                          a log record
-``bye``     \\                                                         the gateway ends by itself
+``bye``     \                                                         the gateway ends by itself
 ==========  ========================================================  ==========================
 """
 

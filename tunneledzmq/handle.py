@@ -9,8 +9,12 @@ import os
 import socket
 import threading
 import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from itertools import count
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
 
 import zmq
 
@@ -18,12 +22,13 @@ from . import exceptions
 from .control import ControlChannel, Message
 from .directory import RuntimeDirectory
 from .endpoints import RemoteEndpoint
-from .exceptions import GatewayError, TunnelError
+from .exceptions import GatewayError, SSHAuthenticationError, TunnelError
 from .home import Home, start_process, start_thread
-from .options import SSHOptions
+from .options import DEFAULT_CONFIG_FILE, NO_HOPS, SSHOptions
+from .prompt import ask_on_terminal
 from .tunnel import Tunnel, TunnelStats
 
-__all__ = ["DEFAULT_CONNECT_TIMEOUT", "GatewayHandle", "HandleEnded"]
+__all__ = ["GatewayHandle", "HandleEnded"]
 
 logger = logging.getLogger("tunneledzmq")
 
@@ -44,29 +49,75 @@ class HandleEnded(Exception):
 
 
 class _Reply:
-    """What a thread of the program waits for. The first answer counts."""
+    """What a thread of the program waits for. The first answer counts.
+
+    While it waits, it does what the gateway asks for: the user is asked for a password on the
+    thread that calls connect, where Ctrl-C is heard.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
-        self._message: Message = {}
+        # What there is to be done, and at last the answer.
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._lock = threading.Lock()
         self._error: Exception | None = None
+        self._done = False
 
-    def set(self, message: Message) -> None:
-        self._message = message
-        self._event.set()
+    def set(self) -> None:
+        self._finish(None)
 
     def fail(self, error: Exception) -> None:
-        if not self._event.is_set():
-            self._error = error
-            self._event.set()
+        self._finish(error)
 
-    def wait(self, timeout: float) -> Message | None:
-        """Return the message, or `None` after `timeout` seconds."""
-        if not self._event.wait(timeout):
-            return None
+    def _finish(self, error: Exception | None) -> None:
+        with self._lock:
+            if not self._done:
+                self._done = True
+                self._error = error
+                self._calls.put(None)
+
+    def ask(self, call: Callable[[], None]) -> bool:
+        """Have the waiting thread do something; tell whether it will."""
+        with self._lock:
+            if not self._done:
+                self._calls.put(call)
+            return not self._done
+
+    def leave(self) -> list[Callable[[], None]]:
+        """Wait no more; return what was left to be done."""
+        with self._lock:
+            self._done = True
+        left = []
+        with suppress(Empty):
+            while True:
+                call = self._calls.get_nowait()
+                if call is not None:
+                    left.append(call)
+        return left
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the answer; `False` if there is nothing to do for `timeout` seconds."""
+        try:
+            while (call := self._calls.get(timeout=timeout)) is not None:
+                call()
+        except Empty:
+            return False
         if self._error is not None:
             raise self._error
-        return self._message
+        return True
+
+
+class Hops(Protocol):
+    """Where a handle gets the way over a hop: the pool."""
+
+    def open_hop(
+        self, handle: GatewayHandle, options: SSHOptions, remote: RemoteEndpoint
+    ) -> Tunnel:
+        """Open a tunnel for the SSH session of `handle`.
+
+        Raises:
+            TunnelError: there is none.
+        """
+        ...
 
 
 class GatewayHandle:
@@ -74,17 +125,21 @@ class GatewayHandle:
 
     Args:
         options: how to log in.
+        hops: where the way over a hop is had.
         isolate: whether the gateway gets a process of its own.
 
     Raises:
         GatewayError: it cannot be started.
     """
 
-    def __init__(self, options: SSHOptions, *, isolate: bool) -> None:
+    def __init__(self, options: SSHOptions, hops: Hops, *, isolate: bool) -> None:
         self.options = options
-        user, host, port = options.address
-        shown = f"[{host}]" if ":" in host else host
-        self.server = f"{user or getpass.getuser()}@{shown}:{port or 22}"
+        # As written, until the gateway has looked into the config file.
+        self.server = options.server
+        self._connect_timeout = options.connect_timeout or DEFAULT_CONNECT_TIMEOUT
+        self._hops = hops
+        # The handle of the hop, while this one uses it; the pool's.
+        self.behind: GatewayHandle | None = None
         self._start_home = start_process if isolate else start_thread
         self._ids = count(1)
         self._serials = count(1)
@@ -99,6 +154,10 @@ class GatewayHandle:
         # Who waits for an answer, by tunnel id for "open", by serial for "stats".
         self._opening: dict[int, _Reply] = {}
         self._asking: dict[int, _Reply] = {}
+        # What the gateway asks at the moment, by serial.
+        self._asked: set[int] = set()
+        # The way over the hop.
+        self._hop: Tunnel | None = None
 
         # Of the reader thread alone: the gateway's life.
         self._said_bye = False
@@ -110,7 +169,7 @@ class GatewayHandle:
         self._shut_down = threading.Event()
 
         # Resolved once: the program may change its working directory before a restart.
-        self._login = _login(options)
+        self._request = _request(options)
         try:
             self._directory = RuntimeDirectory()
         except OSError as exc:
@@ -142,14 +201,19 @@ class GatewayHandle:
     @property
     def tunnels(self) -> list[Tunnel]:
         """The tunnels that have not been given up."""
-        return [t for t in list(self._tunnels.values()) if t.state not in ("closing", "closed")]
+        return [
+            tunnel
+            for tunnel in list(self._tunnels.values())
+            if tunnel.state not in ("closing", "closed") and not tunnel._for_gateway
+        ]
 
-    def open(self, remote: RemoteEndpoint, local: str | None) -> Tunnel:
+    def open(self, remote: RemoteEndpoint, local: str | None, *, for_gateway: bool) -> Tunnel:
         """Open a tunnel and wait until the SSH session is authenticated.
 
         Args:
             remote: the peer as the server sees it.
             local: endpoint for the local leg; `None` for a private Unix socket.
+            for_gateway: the session of another gateway goes through it.
 
         Raises:
             TunnelError: no SSH session, or no listener for the local leg.
@@ -158,7 +222,7 @@ class GatewayHandle:
         number = next(self._ids)
         if local is None:
             local = f"ipc://{self._directory.path}/{number}"
-        tunnel = Tunnel(self, number, str(remote), self.server, local)
+        tunnel = Tunnel(self, number, str(remote), local, for_gateway=for_gateway)
         reply = _Reply()
         with self._lock:
             if self._ended:
@@ -168,14 +232,18 @@ class GatewayHandle:
             control = self._control
         try:
             control.send(_open_message(tunnel, again=False))
-            timeout = self.options.connect_timeout or DEFAULT_CONNECT_TIMEOUT
-            if reply.wait(timeout + _START_TIMEOUT) is None:
-                raise GatewayError(errno.ETIMEDOUT, f"{self.server}: the gateway does not answer")
+            while not reply.wait(self._connect_timeout + _START_TIMEOUT):
+                if not self._asked:  # another thread may be typing a password
+                    raise GatewayError(
+                        errno.ETIMEDOUT, f"{self.server}: the gateway does not answer"
+                    )
         except BaseException:
             self.close(tunnel, linger=0, grace=0)
             raise
         finally:
             self._opening.pop(number, None)
+            for call in reply.leave():
+                self._have_done(call)
         return tunnel
 
     def close(self, tunnel: Tunnel, *, linger: int, grace: float) -> None:
@@ -234,10 +302,9 @@ class GatewayHandle:
         control.send(
             {
                 "type": "login",
-                "server": self.server,
                 "directory": self._directory.path,
                 "log_level": logger.getEffectiveLevel(),
-                "options": self._login,
+                "request": self._request,
             }
         )
         return control, home
@@ -298,6 +365,7 @@ class GatewayHandle:
         for reply in replies:
             reply.fail(error)
         self._directory.remove()
+        self._close_hop()
 
     # What the gateway reports
 
@@ -316,6 +384,11 @@ class GatewayHandle:
                 reply.fail(HandleEnded())
         elif kind == "stats":
             self._on_stats(**message)
+        elif kind == "server":
+            self.server = message["name"]
+            self._connect_timeout = message["connect_timeout"]
+        elif kind == "ask":
+            self._on_ask(message)
         else:
             tunnel = self._tunnels.get(message["id"])
             if tunnel is not None:
@@ -339,7 +412,7 @@ class GatewayHandle:
             if tunnel._id not in self._closing:
                 tunnel._state = "up"
             if reply is not None:
-                reply.set(message)
+                reply.set()
         elif kind == "failed":
             error = _error(message["error"])
             tunnel._last_error = error.strerror
@@ -366,7 +439,70 @@ class GatewayHandle:
             tunnel._stats = TunnelStats(**counters)
         reply = self._asking.get(serial)
         if reply is not None:
-            reply.set({})
+            reply.set()
+
+    # What the gateway asks
+
+    def _on_ask(self, message: Message) -> None:
+        self._asked.add(message["serial"])
+        self._have_done(partial(self._answer, message, self._control))
+
+    def _have_done(self, call: Callable[[], None]) -> None:
+        """Have a thread that waits in :meth:`open` do something, or another one."""
+        for reply in list(self._opening.values()):
+            if reply.ask(call):
+                return
+        threading.Thread(target=call, name="tunneledzmq-answer", daemon=True).start()
+
+    def _answer(self, message: Message, control: ControlChannel) -> None:
+        answer = {"type": "answer", "serial": message["serial"]}
+        error: TunnelError | None = None
+        try:
+            if message["what"] == "hop":
+                answer["value"] = self._way_over_hop(message)
+            else:
+                answer["value"] = self._ask_user(message["text"], message["echo"])
+        except TunnelError as exc:
+            error = exc
+        except Exception as exc:
+            error = SSHAuthenticationError(
+                errno.ECANCELED, f"{self.server}: prompt= failed: {type(exc).__name__}: {exc}"
+            )
+        finally:
+            # Also when Ctrl-C was pressed: there is no value then.
+            if error is not None:
+                answer["error"] = _describe(error)
+            self._asked.discard(message["serial"])
+            control.send(answer)
+
+    def _ask_user(self, text: str, echo: bool) -> str | None:
+        if self.options.prompt is not None:
+            answer = self.options.prompt(text, echo)
+            if not isinstance(answer, str):
+                raise TypeError(f"it returned no str but {type(answer).__name__}")
+            return answer
+        # Without anybody waiting in connect, the terminal is the program's.
+        return ask_on_terminal(text, echo) if self._opening else None
+
+    def _way_over_hop(self, message: Message) -> str:
+        """Return the path of the Unix socket that leads over the hop to the server."""
+        hop = self._hop
+        # Where a program waits, a hop that does not let us in is asked once more.
+        if hop is None or hop.state in ("closing", "closed") or self._opening:
+            jump = message["jump"]
+            options = self.options.through(jump) if jump else self.options.hop
+            assert options is not None
+            remote = RemoteEndpoint(message["host"], message["port"])
+            self._close_hop()
+            hop = self._hop = self._hops.open_hop(self, options, remote)
+            if self._ended:
+                self._close_hop()
+        return hop.local[len("ipc://") :]
+
+    def _close_hop(self) -> None:
+        hop, self._hop = self._hop, None
+        if hop is not None:
+            hop._handle.close(hop, linger=-1, grace=0)
 
 
 def _open_message(tunnel: Tunnel, *, again: bool) -> Message:
@@ -377,33 +513,36 @@ def _open_message(tunnel: Tunnel, *, again: bool) -> Message:
         "host": host.strip("[]"),
         "port": int(port),
         "local": tunnel.local,
+        "hop": tunnel._for_gateway,
         "again": again,
     }
 
 
-def _login(options: SSHOptions) -> dict[str, Any]:
-    """Say what the gateway must know to log in, with all defaults and paths resolved."""
+def _request(options: SSHOptions) -> dict[str, Any]:
+    """Say what the gateway must know to log in, with absolute paths."""
     user, host, port = options.address
-    strict = options.strict_host_key_checking
-    interval = options.server_alive_interval
+    jump = "none" if options.jump == NO_HOPS else "given" if options.jump else "config"
     return {
-        "user": user or getpass.getuser(),
         "host": host,
-        "port": port or 22,
-        "keyfiles": _absolute(options.keyfile),
-        "default_keyfiles": _absolute(
-            [f"~/.ssh/id_{kind}" for kind in ("ed25519", "ecdsa", "rsa")]
-        ),
+        "user": user,
+        "port": port,
+        "local_user": getpass.getuser(),
+        "home": os.path.expanduser("~"),
+        "keyfiles": options.keyfile and _absolute(options.keyfile),
         "passphrase": options.passphrase,
         "password": options.password,
         "agent": options.agent,
-        "known_hosts": _absolute(options.known_hosts),
-        "strict_host_key_checking": "yes" if strict in (None, "ask") else strict,
-        "compression": bool(options.compression),
+        "jump": jump,
+        "config_file": options.config_file and _absolute([options.config_file])[0],
+        "default_config": options.config_file == DEFAULT_CONFIG_FILE,
+        "known_hosts": options.known_hosts and _absolute(options.known_hosts),
+        "strict_host_key_checking": options.strict_host_key_checking,
+        "compression": options.compression,
         "ciphers": options.ciphers,
-        "connect_timeout": options.connect_timeout or DEFAULT_CONNECT_TIMEOUT,
-        "server_alive_interval": 15 if interval is None else interval,
-        "server_alive_count_max": options.server_alive_count_max or 3,
+        "connect_timeout": options.connect_timeout,
+        "server_alive_interval": options.server_alive_interval,
+        "server_alive_count_max": options.server_alive_count_max,
+        "backend": options.backend,
     }
 
 
@@ -411,10 +550,16 @@ def _cannot_start(server: str, exc: OSError) -> GatewayError:
     return GatewayError(exc.errno or errno.EIO, f"{server}: cannot start a gateway: {exc}")
 
 
-def _absolute(paths: Any) -> list[str] | None:
-    if paths is None:
-        return None
+def _absolute(paths: Any) -> list[str]:
     return [os.path.abspath(os.path.expanduser(path)) for path in paths]
+
+
+def _describe(error: TunnelError) -> Message:
+    return {
+        "kind": type(error).__name__,
+        "errno": error.errno,
+        "message": error.strerror,
+    }
 
 
 def _error(error: Message) -> TunnelError:

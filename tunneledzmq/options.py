@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from .endpoints import split_host_port
 
-__all__ = ["SSHLike", "SSHOptions", "ServerAddress", "parse_server", "to_options"]
+__all__ = [
+    "DEFAULT_CONFIG_FILE",
+    "SSHLike",
+    "SSHOptions",
+    "ServerAddress",
+    "parse_server",
+    "to_options",
+]
 
 # What OpenSSH refuses in a user name (ssh.c, valid_ruser): it would be quoting in a ProxyCommand.
 _BAD_IN_USER = frozenset("'`\";&<>|(){}")
 
-_CONFIG_FILE = "~/.ssh/config"
+DEFAULT_CONFIG_FILE = "~/.ssh/config"
+"""The user's ssh_config(5) file."""
+
+NO_HOPS = ("none",)
 _STRICT = ("yes", "accept-new", "no", "ask")
 _BACKENDS = ("sshtunnel", "openssh")
 
@@ -91,10 +101,13 @@ class SSHOptions:
     """Whether the keys of the agent at ``$SSH_AUTH_SOCK`` are tried."""
 
     jump: SSHLike | None = ()
-    """Hops before `server` (ProxyJump)."""
+    """Hops before `server` (ProxyJump), in order: ``"a,b"``, :class:`SSHOptions`, or a sequence of
+    both. A hop given as a string takes everything but the secrets from these options. Default:
+    what the config file says; ``"none"``: no hops, whatever it says."""
 
-    config_file: str | os.PathLike[str] | None = _CONFIG_FILE
-    """ssh_config(5) file; `None` reads none."""
+    config_file: str | os.PathLike[str] | None = DEFAULT_CONFIG_FILE
+    """ssh_config(5) file. The default may be missing, and ``/etc/ssh/ssh_config`` is read after it;
+    any other file is the only one that is read, as with ``ssh -F``. `None` reads none."""
 
     known_hosts: Paths | None = None
     """known_hosts file, or several. Default: ``~/.ssh/known_hosts`` and the system's. With
@@ -156,16 +169,12 @@ class SSHOptions:
         _check_number("server_alive_interval", self.server_alive_interval, least=0)
         _check_number("server_alive_count_max", self.server_alive_count_max, least=1)
         _check_number("connections", self.connections, least=1)
-        if self.jump:
-            raise NotImplementedError("jump= is not supported yet")
-        if self.backend == "openssh":
-            raise NotImplementedError("backend='openssh' is not supported yet")
-        if self.connections != 1:
-            raise NotImplementedError("connections= other than 1 is not supported yet")
-        if self.config_file not in (None, _CONFIG_FILE):
-            raise NotImplementedError("config_file= is not read yet; pass None")
-        if self.prompt is not None:
-            raise NotImplementedError("prompt= is not supported yet")
+        for name in ("server_alive_count_max", "connections"):
+            if isinstance(getattr(self, name), float):
+                raise TypeError(f"{name} must be an int, not float")
+        if self.prompt is not None and not callable(self.prompt):
+            raise TypeError(f"prompt must be callable, not {type(self.prompt).__name__}")
+        self._normalize("jump", _hops(self.jump))
 
     def _normalize(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -174,6 +183,24 @@ class SSHOptions:
     def address(self) -> ServerAddress:
         """`server`, taken apart."""
         return parse_server(self.server)
+
+    @property
+    def hop(self) -> SSHOptions | None:
+        """The options of the hop from which `server` is reached, with the hops before it."""
+        return None if self.jump == NO_HOPS else self.through(self.jump or ())
+
+    def through(self, hops: SSHLike) -> SSHOptions | None:
+        """Return the options of the last of some `hops`, which is reached through the others."""
+        last = None
+        for hop in _hops(hops):
+            if isinstance(hop, str):
+                hop = replace(self, server=hop, passphrase=None, password=None, jump=())
+            last = hop if last is None else hop._behind(last)
+        return last
+
+    def _behind(self, *hops: SSHOptions) -> SSHOptions:
+        own = () if self.jump == NO_HOPS else _hops(self.jump)
+        return replace(self, jump=(*hops, *own))
 
 
 SSHLike = str | SSHOptions | Sequence[str | SSHOptions]
@@ -195,12 +222,27 @@ def to_options(ssh: SSHLike) -> SSHOptions:
         raise TypeError(
             f"ssh= must be a str, SSHOptions or a sequence of them, not {type(ssh).__name__}"
         )
-    hops = [to_options(hop) for hop in ssh]
-    if not hops:
+    if not ssh:
         raise ValueError("ssh= is empty; to connect without a tunnel, pass ssh=None")
-    if len(hops) > 1:
-        raise NotImplementedError("several hops are not supported yet")
-    return hops[0]
+    *hops, last = map(to_options, ssh)
+    return last._behind(*hops) if hops else last
+
+
+def _hops(jump: SSHLike | None) -> tuple[str | SSHOptions, ...]:
+    if jump is None or isinstance(jump, SSHOptions):
+        return () if jump is None else (jump,)
+    if isinstance(jump, str):
+        jump = [hop.strip() for hop in jump.split(",")]
+    if not isinstance(jump, Sequence) or isinstance(jump, (bytes, bytearray)):
+        raise TypeError(f"jump= must be servers or SSHOptions, not {type(jump).__name__}")
+    for hop in jump:
+        if isinstance(hop, str):
+            parse_server(hop)
+        elif not isinstance(hop, SSHOptions):
+            raise TypeError(f"a hop must be a str or SSHOptions, not {type(hop).__name__}")
+    if len(jump) > 1 and "none" in jump:
+        raise ValueError(f"jump= names hops and none of them (jump={jump!r})")
+    return tuple(jump)
 
 
 def _paths(name: str, value: Paths | None) -> tuple[str, ...] | None:

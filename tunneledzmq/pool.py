@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from collections import Counter
 
 import zmq
 
 from .directory import sweep
 from .endpoints import RemoteEndpoint
+from .exceptions import TunnelError
 from .handle import GatewayHandle, HandleEnded
 from .options import SSHOptions
 from .tunnel import Tunnel
@@ -29,7 +32,10 @@ class GatewayPool:
 
         # Mutex for the state below.
         self._lock = threading.Lock()
-        self._handles: dict[SSHOptions, GatewayHandle] = {}
+        # By options, and number of the connection among those that share them.
+        self._handles: dict[tuple[SSHOptions, int], GatewayHandle] = {}
+        # How many tunnels each options have had, to take their connections in turn.
+        self._turns: Counter[SSHOptions] = Counter()
         self._swept = False
         self._terminating = False
 
@@ -48,27 +54,58 @@ class GatewayPool:
             TunnelError: see :meth:`GatewayHandle.open`.
             zmq.ContextTerminated: the context terminates meanwhile.
         """
+        return self._open(options, remote, local, None)
+
+    def open_hop(
+        self, handle: GatewayHandle, options: SSHOptions, remote: RemoteEndpoint
+    ) -> Tunnel:
+        """Open a tunnel for the SSH session of `handle`.
+
+        Raises:
+            TunnelError: there is none, or the hop would be reached over `handle` itself.
+            zmq.ContextTerminated: the context terminates meanwhile.
+        """
+        return self._open(options, remote, None, handle)
+
+    def _open(
+        self,
+        options: SSHOptions,
+        remote: RemoteEndpoint,
+        local: str | None,
+        user: GatewayHandle | None,
+    ) -> Tunnel:
         while True:
+            handle = self._get(options, user)
             try:
-                return self._get(options).open(remote, local)
+                return handle.open(remote, local, for_gateway=user is not None)
             except HandleEnded:
                 continue  # its last tunnel had just been closed
 
-    def _get(self, options: SSHOptions) -> GatewayHandle:
+    def _get(self, options: SSHOptions, user: GatewayHandle | None) -> GatewayHandle:
         if self._pid != os.getpid():
             raise zmq.ContextTerminated()  # a forked child: libzmq's context is its parent's
         with self._lock:
             if self._terminating:
                 raise zmq.ContextTerminated()
-            handle = self._handles.get(options)
+            key = options, self._turns[options] % options.connections
+            handle = self._handles.get(key)
             if handle is None or handle.ended:
-                if not self._swept:
-                    sweep()
-                    self._swept = True
-                for ended in [key for key, old in self._handles.items() if old.ended]:
-                    del self._handles[ended]
-                handle = self._handles[options] = GatewayHandle(options, isolate=self._isolate)
+                handle = self._handles[key] = self._start(options)
+            self._turns[options] += 1
+            if user is not None:
+                _check_loop(user, handle)
+                user.behind = handle
             return handle
+
+    def _start(self, options: SSHOptions) -> GatewayHandle:
+        if not self._swept:
+            sweep()
+            self._swept = True
+        for ended in [key for key, old in self._handles.items() if old.ended]:
+            del self._handles[ended]
+            if not any(options == ended[0] for options, _ in self._handles):
+                del self._turns[ended[0]]
+        return GatewayHandle(options, self, isolate=self._isolate)
 
     def interrupt(self) -> None:
         """Make waiting connects raise, and refuse new ones: the context terminates."""
@@ -86,3 +123,14 @@ class GatewayPool:
             self._handles.clear()
         for handle in handles:
             handle.shutdown()
+
+
+def _check_loop(user: GatewayHandle, hop: GatewayHandle) -> None:
+    way = [user]
+    handle: GatewayHandle | None = hop
+    while handle is not None:
+        way.append(handle)
+        if handle is user:
+            names = " -> ".join(handle.options.server for handle in way)
+            raise TunnelError(errno.ELOOP, f"{user.server}: its hops lead back to it: {names}")
+        handle = handle.behind

@@ -39,12 +39,13 @@ class Tunnel:
     """
 
     def __init__(
-        self, handle: GatewayHandle, id: int, remote: str, server: str, local: str
+        self, handle: GatewayHandle, id: int, remote: str, local: str, *, for_gateway: bool
     ) -> None:
         self._handle = handle
         self._id = id
         self._remote = remote
-        self._server = server
+        # The session of another gateway goes through it, not the connections of a socket.
+        self._for_gateway = for_gateway
 
         # Set by the handle as the gateway reports.
         self._local = local
@@ -61,7 +62,7 @@ class Tunnel:
     @property
     def server(self) -> str:
         """The SSH server: ``me@bastion:22``."""
-        return self._server
+        return self._handle.server
 
     @property
     def local(self) -> str:

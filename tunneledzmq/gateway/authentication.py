@@ -14,6 +14,7 @@ import paramiko
 from paramiko.ssh_exception import BadAuthenticationType
 
 from .login import Login, LoginError
+from .questions import Questions
 
 if TYPE_CHECKING:
     from .transport import ForwardTransport
@@ -26,17 +27,19 @@ logger = logging.getLogger("tunneledzmq")
 def authenticate(
     transport: ForwardTransport,
     login: Login,
+    questions: Questions,
     keys: list[tuple[str, paramiko.PKey]],
     *,
-    password: bool,
+    trusted: bool,
 ) -> None:
     """Log in with the keys, and with the password at last.
 
     Args:
         transport: the session, of which the server is verified.
         login: as whom.
+        questions: where the program is asked for secrets.
         keys: those that were named, with their paths.
-        password: whether the password may be sent.
+        trusted: whether the server may be sent secrets.
 
     Raises:
         LoginError: the server let us in with none of them.
@@ -61,7 +64,7 @@ def authenticate(
             if not allowed:
                 return
             break  # the server wants another method on top
-        if login.password is not None and password:
+        if login.password is not None and trusted:
             tried.append("password")
             try:
                 allowed = transport.auth_password(login.user, login.password)
@@ -110,7 +113,7 @@ def _other_keys(login: Login) -> Iterator[tuple[str, paramiko.PKey]]:
         finally:
             agent.close()
     if login.keyfiles is None:
-        for path in login.default_keyfiles:
+        for path in login.identity_files:
             if os.path.exists(path):
                 try:
                     yield path, _load_key(login, path)
@@ -118,7 +121,7 @@ def _other_keys(login: Login) -> Iterator[tuple[str, paramiko.PKey]]:
                     logger.info("%s", exc)
 
 
-def load_keyfiles(login: Login) -> list[tuple[str, paramiko.PKey]]:
+def load_keyfiles(login: Login, questions: Questions) -> list[tuple[str, paramiko.PKey]]:
     """Load the keys that were named, with their paths.
 
     Raises:

@@ -104,6 +104,7 @@ class Forward:
         remote: host and port, as the server sees them.
         on_change: called when a connection has ended, or accepting has.
         on_trouble: called with the reason when the server refuses to connect to `remote`.
+        for_gateway: the session of another gateway goes through it, not libzmq's connections.
     """
 
     def __init__(
@@ -113,6 +114,8 @@ class Forward:
         remote: tuple[str, int],
         on_change: Callable[[Forward], None],
         on_trouble: Callable[[Forward, str], None],
+        *,
+        for_gateway: bool = False,
     ) -> None:
         self.id = id
         self.remote = remote
@@ -120,6 +123,7 @@ class Forward:
         self._pump = forwarder.pump
         self._on_change = on_change
         self._on_trouble = on_trouble
+        self._for_gateway = for_gateway
         self._server: TCPServer | StreamServer | None = None
 
         # Guarded by the pump's lock.
@@ -300,6 +304,8 @@ class Forward:
         if not self.closing and not orphaned:
             return float("inf")
         owes = connection.owes()
+        if self._for_gateway and owes is not Owes.REST:
+            return float("inf")  # that gateway ends it, when it has delivered what it holds
         if owes is Owes.REST and self._linger >= 0:
             return connection.last_progress + max(self._linger / 1000, LINGER_STALL_TIMEOUT)
         if owes is Owes.REST or (owes is Owes.DATA and orphaned):

@@ -15,6 +15,7 @@ from .forward import StreamServer, TCPServer
 from .handshake import connect, handshake
 from .login import Login
 from .pump import Link, Pump
+from .questions import Questions
 from .transport import ForwardTransport
 
 __all__ = ["TunnelForwarder"]
@@ -32,10 +33,16 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
 
     Args:
         login: where and how to log in.
+        questions: where the program is asked.
         on_end: called with the reason when a session has ended, on its thread.
     """
 
-    def __init__(self, login: Login, on_end: Callable[[ForwardTransport, str], None]) -> None:
+    def __init__(
+        self,
+        login: Login,
+        questions: Questions,
+        on_end: Callable[[ForwardTransport, str], None],
+    ) -> None:
         super().__init__(
             (login.host, login.port),
             ssh_config_file=None,
@@ -47,6 +54,7 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
             logger=logging.getLogger("tunneledzmq.sshtunnel"),
         )
         self.login = login
+        self.questions = questions
         self.pump = Pump()
         self.transport: ForwardTransport | None = None
         self._on_end = on_end
@@ -125,16 +133,16 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
 
     def _connect_to_gateway(self) -> None:
         # A key that cannot be used needs no server to be found out.
-        keys = load_keyfiles(self.login)
+        keys = load_keyfiles(self.login, self.questions)
         self._transport = self._get_transport()
         trusted = handshake(self._transport, self.login)
-        authenticate(self._transport, self.login, keys, password=trusted)
+        authenticate(self._transport, self.login, self.questions, keys, trusted=trusted)
         # The session has no need to wake up now and then any more.
         self._transport.link.settimeout(None)
 
     def _get_transport(self) -> ForwardTransport:
         self._link = None
-        self._sock = connect(self.login)
+        self._sock = connect(self.login, self.questions)
         self._link = Link(self._sock, self.pump)
         if self._aborted:
             self._link.abort()

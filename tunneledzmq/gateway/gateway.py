@@ -16,9 +16,11 @@ from enum import Enum
 
 from ..control import ControlChannel, Message
 from ..directory import remove
+from .config import resolve
 from .forward import Forward
 from .forwarder import TunnelForwarder
-from .login import Login, LoginError
+from .login import Login, LoginError, Request
+from .questions import Questions
 from .transport import ForwardTransport
 
 __all__ = ["Gateway"]
@@ -68,8 +70,11 @@ class Gateway:
         self._control = ControlChannel(control)
         self._logs = _ControlHandler(self._control) if own_process else None
         self._directory = ""
+        self._questions = Questions(self._control.send)
         self._login: Login
         self._forwarder: TunnelForwarder
+        # Why there will be no session, whatever the server says.
+        self._no_login: LoginError | None = None
 
         # All that follows belongs to the thread of run().
         self._session = Session.OFF
@@ -175,17 +180,30 @@ class Gateway:
                 self._on_close(**message)
             elif kind == "stats":
                 self._on_stats(**message)
+            elif kind == "answer":
+                self._questions.answer(message["serial"], message)
         return True
 
-    def _on_login(self, server: str, directory: str, log_level: int, options: Message) -> None:
+    def _on_login(self, request: Message, directory: str, log_level: int) -> None:
         self._directory = directory
         if self._logs is not None:
             logger.setLevel(log_level)
-        self._login = Login(server=server, **options)
-        self._forwarder = TunnelForwarder(self._login, self._on_session_end)
+        try:
+            self._login = login = resolve(Request(**request))
+        except LoginError as exc:
+            self._no_login = exc
+            return
+        self._forwarder = TunnelForwarder(login, self._questions, self._on_session_end)
         self._used = True
+        self._control.send(
+            {"type": "server", "name": login.server, "connect_timeout": login.connect_timeout}
+        )
 
     def _on_open(self, message: Message) -> None:
+        if self._no_login is not None:
+            self._session = Session.REFUSED
+            self._fail(message["id"], self._no_login)
+            return
         if message["again"]:
             # After a restart: libzmq is connecting already, and waits in the listener's queue.
             self._listen(message)
@@ -214,6 +232,7 @@ class Gateway:
     def _on_orphaned(self) -> None:
         """Deliver what libzmq has written, take nothing new."""
         self._orphaned = True
+        self._questions.give_up()
         self._waiting.clear()
         for forward in self._forwards.values():
             forward.stop_listening()
@@ -234,6 +253,7 @@ class Gateway:
             (message["host"], message["port"]),
             self._on_change,
             self._on_trouble,
+            for_gateway=message["hop"],
         )
         try:
             local = forward.listen(message["local"])
@@ -274,6 +294,7 @@ class Gateway:
         self._session = Session.DIALING
         self._dial_timed_out = False
         self._forwarder.prepare()
+        self._questions.reset()
         self._dial_deadline = time.monotonic() + self._login.connect_timeout
         threading.Thread(target=self._dial_now, name="tunneledzmq-dial", daemon=True).start()
 
@@ -407,12 +428,7 @@ class Gateway:
                 self._control.send({"type": "closed", "id": forward.id, **forward.stats()})
             else:
                 next_check = min(next_check, check)
-        if (
-            self._used
-            and not self._forwards
-            and not self._waiting
-            and self._session is not Session.OFF
-        ):
+        if self._session is not Session.OFF and not self._forwards and not self._waiting:
             return None
         if self._orphaned and not self._forwards:
             return None
@@ -421,11 +437,15 @@ class Gateway:
                 self._dial()
             next_check = min(next_check, self._dial_at)
         if self._session is Session.DIALING and not self._dial_timed_out:
-            if now >= self._dial_deadline:
+            deadline = self._dial_deadline + self._questions.taken
+            if self._questions.pending:
+                pass  # the answer wakes us
+            elif now >= deadline:
                 self._dial_timed_out = True
                 self._fail_waiting(self._login.timed_out())
                 self._forwarder.abort()
-            next_check = min(next_check, self._dial_deadline)
+            else:
+                next_check = min(next_check, deadline)
         if now >= self._ask_at:
             self._ask_alive(now)
         return min(next_check, self._ask_at)

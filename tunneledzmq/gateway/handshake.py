@@ -15,6 +15,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 from . import known_hosts
 from .known_hosts import KnownHosts, Verdict
 from .login import Login, LoginError
+from .questions import Questions
 
 if TYPE_CHECKING:
     from .transport import ForwardTransport
@@ -24,12 +25,32 @@ __all__ = ["connect", "handshake"]
 logger = logging.getLogger("tunneledzmq")
 
 
-def connect(login: Login) -> socket.socket:
-    """Connect to the server, trying its addresses one after the other.
+def connect(login: Login, questions: Questions) -> socket.socket:
+    """Connect to the server: over its hop, or directly.
 
     Raises:
-        LoginError: the name is not found, or no address can be reached.
+        LoginError: it cannot be reached.
     """
+    if login.behind_hop:
+        return _connect_over_hop(login, questions.hop(login))
+    return _connect_directly(login)
+
+
+def _connect_over_hop(login: Login, path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(login.connect_timeout)
+        sock.connect(path)
+    except OSError as exc:
+        sock.close()
+        raise login.no_connection(
+            exc.errno or errno.ECONNABORTED, f"the gateway of its hop is gone: {exc}"
+        ) from exc
+    return sock
+
+
+def _connect_directly(login: Login) -> socket.socket:
+    """Try the addresses of the server one after the other."""
     deadline = time.monotonic() + login.connect_timeout
     try:
         found = socket.getaddrinfo(login.host, login.port, type=socket.SOCK_STREAM)
@@ -80,18 +101,12 @@ def handshake(transport: ForwardTransport, login: Login) -> bool:
     Raises:
         LoginError: it speaks no SSH, or its host key is not the one that it should be.
     """
-    files = login.known_hosts
     try:
-        hosts = KnownHosts.load(
-            files
-            if files is not None
-            else [*known_hosts.DEFAULT_USER_FILES, *known_hosts.DEFAULT_SYSTEM_FILES]
-        )
+        hosts = KnownHosts.load(login.user_known_hosts + login.global_known_hosts)
     except OSError as exc:
-        raise LoginError(
-            "HostKeyError",
+        raise login.no_trust(
             exc.errno or errno.EIO,
-            f"{login.server}: the known_hosts file {exc.filename!r} cannot be read: {exc.strerror}",
+            f"the known_hosts file {exc.filename!r} cannot be read: {exc.strerror}",
         ) from exc
     _choose_algorithms(transport, login, hosts)
     transport.banner_timeout = transport.handshake_timeout = login.connect_timeout
@@ -115,11 +130,10 @@ def _choose_algorithms(transport: ForwardTransport, login: Login, hosts: KnownHo
         try:
             options.ciphers = login.ciphers
         except ValueError as exc:
-            raise LoginError(
-                "SSHConnectionError",
+            raise login.no_connection(
                 errno.EINVAL,
-                f"{login.server}: ciphers={','.join(login.ciphers)}: there is one among them that "
-                "this version does not know",
+                f"ciphers={','.join(login.ciphers)}: there is one among them that this version "
+                f"does not know; it knows {','.join(options.ciphers)}",
             ) from exc
     # Ask for the kinds of keys first that are known for this host, as OpenSSH does.
     known = hosts.key_types(login.host, login.port)
@@ -155,12 +169,10 @@ def _check_host_key(login: Login, hosts: KnownHosts, key: paramiko.PKey) -> bool
     if verdict is Verdict.UNKNOWN and login.accepted_key not in (None, key.asbytes()):
         verdict = Verdict.CHANGED  # accepted before, though it could not be written down
     print_ = f"{key.get_name()} {known_hosts.fingerprint(key)}"
-    files = login.known_hosts or list(known_hosts.DEFAULT_USER_FILES[:1])
+    files = login.user_known_hosts
     if verdict is Verdict.REVOKED:
-        raise LoginError(
-            "HostKeyError",
-            errno.EACCES,
-            f"{login.server}: the host key {print_} is marked as revoked in known_hosts",
+        raise login.no_trust(
+            errno.EACCES, f"the host key {print_} is marked as revoked in known_hosts"
         )
     if verdict is Verdict.CHANGED:
         name = _quoted(known_hosts.lookup_name(login.host, login.port))
@@ -168,21 +180,23 @@ def _check_host_key(login: Login, hosts: KnownHosts, key: paramiko.PKey) -> bool
             f"{known.file}:{known.line}" for known in hosts.find(login.host, login.port)
         )
         text = (
-            f"{login.server}: the host key has changed: the server has {print_}, known_hosts has "
+            f"the host key has changed: the server has {print_}, known_hosts has "
             f"another one ({where}). Somebody may be listening in between. If the server really "
             f"has a new key: ssh-keygen -R {name}"
         )
         if strict != "no":
-            raise LoginError("HostKeyChangedError", errno.EACCES, text)
-        logger.warning("%s; going on without password, as strict_host_key_checking=no", text)
+            raise login.no_trust(errno.EACCES, text, "HostKeyChangedError")
+        logger.warning(
+            "%s: %s; going on without password, as strict_host_key_checking=no", login.server, text
+        )
         return False
     if strict == "yes":
-        raise LoginError(
-            "UnknownHostKeyError",
+        raise login.no_trust(
             errno.EACCES,
-            f"{login.server}: the host key {print_} is not in {', '.join(files)}. If that is the "
-            f"server's fingerprint: ssh-keyscan -p {login.port} -t {_scan_type(key)} {login.host} "
+            f"the host key {print_} is not in {', '.join(files)}. If that is the server's "
+            f"fingerprint: ssh-keyscan -p {login.port} -t {_scan_type(key)} {login.host} "
             f">> {files[0]} (or strict_host_key_checking='accept-new')",
+            "UnknownHostKeyError",
         )
     login.accepted_key = key.asbytes()
     try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Login", "LoginError"]
+__all__ = ["Login", "LoginError", "Request"]
 
 
 class LoginError(Exception):
@@ -29,29 +29,120 @@ class LoginError(Exception):
         return {"kind": self.kind, "errno": self.errno, "message": self.message}
 
 
+@dataclass(frozen=True)
+class Request:
+    """What the program asked for: its ``SSHOptions``, with absolute paths.
+
+    `None` where it left the choice to the config file.
+    """
+
+    host: str
+    user: str | None
+    port: int | None
+    # Name and home of the program's user.
+    local_user: str
+    home: str
+
+    keyfiles: list[str] | None
+    passphrase: str | None
+    password: str | None
+    agent: bool
+    # "given": the program knows the hop itself; "none": no hop; "config": ask the config file.
+    jump: str
+    config_file: str | None
+    # Whether that file may be missing, and the system's is read too.
+    default_config: bool
+    known_hosts: list[str] | None
+    strict_host_key_checking: str | None
+    compression: bool | None
+    ciphers: list[str] | None
+    connect_timeout: float | None
+    server_alive_interval: float | None
+    server_alive_count_max: int | None
+    backend: str
+
+    def __repr__(self) -> str:
+        return f"<Request {self.host}>"
+
+
 @dataclass
 class Login:
     """Where and how to log in, with all defaults resolved; paths are absolute."""
 
     server: str
+    """``user@host:port``, for messages."""
+
+    # ssh_config(5) has each of these under the same name.
+
     host: str
+    """HostName."""
+
     port: int
     user: str
-    keyfiles: list[str] | None
-    default_keyfiles: list[str]
-    passphrase: str | None
-    password: str | None
-    agent: bool
-    known_hosts: list[str] | None
-    strict_host_key_checking: str
-    compression: bool
-    ciphers: list[str] | None
-    connect_timeout: float
-    server_alive_interval: float
-    server_alive_count_max: int
+    address_family: int = 0
+    """A ``socket.AF_*`` constant; 0 for any."""
 
-    # The host key that was accepted without being known.
+    bind_address: str | None = None
+    connect_timeout: float = 10.0
+    """Seconds for the whole login."""
+
+    server_alive_interval: float = 15.0
+    server_alive_count_max: int = 3
+    compression: bool = False
+    ciphers: list[str] | None = None
+
+    # The way to the server: over a hop, over a process, or directly.
+
+    behind_hop: bool = False
+    """The program is to be asked for the hop."""
+
+    proxy_jump: list[str] = field(default_factory=list)
+    """The hops that the config file names; none where the program knows them itself."""
+
+    proxy_command: str | None = None
+    """To be run by the shell; all tokens are replaced."""
+
+    # Who is believed.
+
+    strict_host_key_checking: str = "yes"
+    """``"yes"``, ``"accept-new"`` or ``"no"``."""
+
+    user_known_hosts: list[str] = field(default_factory=list)
+    """Keys are added to the first."""
+
+    global_known_hosts: list[str] = field(default_factory=list)
+    host_key_alias: str | None = None
+    host_key_algorithms: list[str] | None = None
+
+    # How to be let in.
+
+    keyfiles: list[str] | None = None
+    """Those that the program named, which must be usable."""
+
+    identity_files: list[str] = field(default_factory=list)
+    """Those of the config file, or the default ones: tried if they are there."""
+
+    certificate_files: list[str] = field(default_factory=list)
+    identities_only: bool = False
+    agent: bool = True
+    identity_agent: str | None = None
+    """Path of the agent's socket; `None` for ``$SSH_AUTH_SOCK``."""
+
+    passphrase: str | None = None
+    password: str | None = None
+    preferred_authentications: list[str] = field(
+        default_factory=lambda: ["publickey", "keyboard-interactive", "password"]
+    )
+    """The methods that may be used, in order."""
+
+    number_of_password_prompts: int = 3
+    batch_mode: bool = False
+    """Nobody is asked."""
+
+    # What is learned while logging in, for the next time.
+
     accepted_key: bytes | None = None
+    """The host key that was accepted without being known."""
 
     def __repr__(self) -> str:
         return f"<Login {self.server}>"
@@ -63,6 +154,10 @@ class Login:
     def no_entry(self, code: int, text: str) -> LoginError:
         """Make the error for a server that does not let us in."""
         return LoginError("SSHAuthenticationError", code, f"{self.server}: {text}")
+
+    def no_trust(self, code: int, text: str, kind: str = "HostKeyError") -> LoginError:
+        """Make the error for a server that is not believed."""
+        return LoginError(kind, code, f"{self.server}: {text}")
 
     def timed_out(self) -> LoginError:
         """Make the error for a login that took longer than it may."""

@@ -1,0 +1,114 @@
+"""What a gateway asks of the program while it logs in: a hop, a password."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+from itertools import count
+
+from ..control import Message
+from .login import Login, LoginError
+
+__all__ = ["Questions"]
+
+
+class Questions:
+    """Questions of the dialling thread, which the request loop sends and whose answers it gets.
+
+    Args:
+        send: sends a message to the program.
+    """
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
+        self._serials = count(1)
+
+        # Mutex for the state below.
+        self._lock = threading.Lock()
+        self._serial = 0
+        self._answered = threading.Event()
+        self._answer: Message = {}
+        self._nobody = False
+
+        # Seconds that the program took for its answers since the last reset().
+        self._taken = 0.0
+        self._asked_at: float | None = None
+
+    @property
+    def taken(self) -> float:
+        """Seconds that the program took, which are not the server's to answer for."""
+        asked_at = self._asked_at
+        return self._taken if asked_at is None else self._taken + time.monotonic() - asked_at
+
+    @property
+    def pending(self) -> bool:
+        """Whether the program has a question to answer."""
+        return self._asked_at is not None
+
+    def reset(self) -> None:
+        """Begin to count anew: for a new dial."""
+        self._taken = 0.0
+
+    def prompt(self, text: str, *, echo: bool) -> str | None:
+        """Ask the program's user for a secret.
+
+        Returns:
+            The answer; `None` if there is nobody to ask.
+
+        Raises:
+            LoginError: the program's ``prompt`` failed.
+        """
+        answer = self._ask({"what": "prompt", "text": text, "echo": echo})
+        if "error" in answer:
+            raise LoginError(**answer["error"])
+        value: str | None = answer.get("value")
+        return value
+
+    def hop(self, login: Login) -> str:
+        """Ask the program for the way to the server over its hop.
+
+        Returns:
+            Path of a Unix socket that leads to the server.
+
+        Raises:
+            LoginError: there is no session with the hop.
+        """
+        answer = self._ask(
+            {"what": "hop", "host": login.host, "port": login.port, "jump": login.proxy_jump}
+        )
+        if "error" in answer:
+            error = LoginError(**answer["error"])
+            raise LoginError(error.kind, error.errno, f"{login.server}: hop {error.message}")
+        path: str | None = answer.get("value")
+        if path is None:
+            raise login.no_connection(errno.ECONNABORTED, "the program has ended")
+        return path
+
+    def answer(self, serial: int, message: Message) -> None:
+        """Hand an answer to the thread that asked."""
+        with self._lock:
+            if serial == self._serial:
+                self._answer = message
+                self._answered.set()
+
+    def give_up(self) -> None:
+        """Answer what is asked now, and whatever will be: nobody is there any more."""
+        with self._lock:
+            self._nobody = True
+            self._answered.set()
+
+    def _ask(self, question: Message) -> Message:
+        with self._lock:
+            if self._nobody:
+                return {}
+            self._serial = next(self._serials)
+            self._answer = {}
+            self._answered.clear()
+            self._asked_at = time.monotonic()
+        self._send({"type": "ask", "serial": self._serial, **question})
+        self._answered.wait()
+        self._taken += time.monotonic() - self._asked_at
+        self._asked_at = None
+        return self._answer
