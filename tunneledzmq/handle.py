@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import errno
-import getpass
 import logging
 import os
 import socket
 import threading
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from itertools import count
-from queue import Empty, SimpleQueue
-from typing import Any, Protocol
 
 import zmq
 
 from . import exceptions
+from .answers import Answers, Hops
 from .control import ControlChannel, Message
 from .directory import RuntimeDirectory
 from .endpoints import RemoteEndpoint
-from .exceptions import GatewayError, SSHAuthenticationError, TunnelError
+from .exceptions import GatewayError, TunnelError
 from .home import Home, start_process, start_thread
-from .options import DEFAULT_CONFIG_FILE, NO_HOPS, SSHOptions
-from .prompt import ask_on_terminal
+from .options import SSHOptions
+from .reply import Reply
+from .request import login_request
 from .tunnel import Tunnel, TunnelStats
 
 __all__ = ["GatewayHandle", "HandleEnded"]
@@ -48,78 +44,6 @@ class HandleEnded(Exception):
     """The gateway had ended before it saw the request; another one will serve it."""
 
 
-class _Reply:
-    """What a thread of the program waits for. The first answer counts.
-
-    While it waits, it does what the gateway asks for: the user is asked for a password on the
-    thread that calls connect, where Ctrl-C is heard.
-    """
-
-    def __init__(self) -> None:
-        # What there is to be done, and at last the answer.
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._error: Exception | None = None
-        self._done = False
-
-    def set(self) -> None:
-        self._finish(None)
-
-    def fail(self, error: Exception) -> None:
-        self._finish(error)
-
-    def _finish(self, error: Exception | None) -> None:
-        with self._lock:
-            if not self._done:
-                self._done = True
-                self._error = error
-                self._calls.put(None)
-
-    def ask(self, call: Callable[[], None]) -> bool:
-        """Have the waiting thread do something; tell whether it will."""
-        with self._lock:
-            if not self._done:
-                self._calls.put(call)
-            return not self._done
-
-    def leave(self) -> list[Callable[[], None]]:
-        """Wait no more; return what was left to be done."""
-        with self._lock:
-            self._done = True
-        left = []
-        with suppress(Empty):
-            while True:
-                call = self._calls.get_nowait()
-                if call is not None:
-                    left.append(call)
-        return left
-
-    def wait(self, timeout: float) -> bool:
-        """Wait for the answer; `False` if there is nothing to do for `timeout` seconds."""
-        try:
-            while (call := self._calls.get(timeout=timeout)) is not None:
-                call()
-        except Empty:
-            return False
-        if self._error is not None:
-            raise self._error
-        return True
-
-
-class Hops(Protocol):
-    """Where a handle gets the way over a hop: the pool."""
-
-    def open_hop(
-        self, handle: GatewayHandle, options: SSHOptions, remote: RemoteEndpoint
-    ) -> Tunnel:
-        """Open a tunnel for the SSH session of `handle`.
-
-        Raises:
-            TunnelError: there is none.
-        """
-        ...
-
-
 class GatewayHandle:
     """One gateway, which holds one SSH connection, and the tunnels that go through it.
 
@@ -137,7 +61,6 @@ class GatewayHandle:
         # As written, until the gateway has looked into the config file.
         self.server = options.server
         self._connect_timeout = options.connect_timeout or DEFAULT_CONNECT_TIMEOUT
-        self._hops = hops
         # The handle of the hop, while this one uses it; the pool's.
         self.behind: GatewayHandle | None = None
         self._start_home = start_process if isolate else start_thread
@@ -152,12 +75,9 @@ class GatewayHandle:
         # How libzmq gives up those that are closing.
         self._closing: dict[int, Message] = {}
         # Who waits for an answer, by tunnel id for "open", by serial for "stats".
-        self._opening: dict[int, _Reply] = {}
-        self._asking: dict[int, _Reply] = {}
-        # What the gateway asks at the moment, by serial.
-        self._asked: set[int] = set()
-        # The way over the hop.
-        self._hop: Tunnel | None = None
+        self._opening: dict[int, Reply] = {}
+        self._asking: dict[int, Reply] = {}
+        self._answers = Answers(self, hops, self._opening)
 
         # Of the reader thread alone: the gateway's life.
         self._said_bye = False
@@ -169,7 +89,7 @@ class GatewayHandle:
         self._shut_down = threading.Event()
 
         # Resolved once: the program may change its working directory before a restart.
-        self._request = _request(options)
+        self._request = login_request(options)
         try:
             self._directory = RuntimeDirectory()
         except OSError as exc:
@@ -223,7 +143,7 @@ class GatewayHandle:
         if local is None:
             local = f"ipc://{self._directory.path}/{number}"
         tunnel = Tunnel(self, number, str(remote), local, for_gateway=for_gateway)
-        reply = _Reply()
+        reply = Reply()
         with self._lock:
             if self._ended:
                 raise HandleEnded
@@ -233,7 +153,7 @@ class GatewayHandle:
         try:
             control.send(_open_message(tunnel, again=False))
             while not reply.wait(self._connect_timeout + _START_TIMEOUT):
-                if not self._asked:  # another thread may be typing a password
+                if not self._answers.pending:  # another thread may be typing a password
                     raise GatewayError(
                         errno.ETIMEDOUT, f"{self.server}: the gateway does not answer"
                     )
@@ -243,7 +163,7 @@ class GatewayHandle:
         finally:
             self._opening.pop(number, None)
             for call in reply.leave():
-                self._have_done(call)
+                self._answers.hand_out(call)
         return tunnel
 
     def close(self, tunnel: Tunnel, *, linger: int, grace: float) -> None:
@@ -264,7 +184,7 @@ class GatewayHandle:
     def stats(self, tunnel: Tunnel) -> TunnelStats:
         """Ask for a tunnel's counters."""
         serial = next(self._serials)
-        reply = _Reply()
+        reply = Reply()
         with self._lock:
             if tunnel._id in self._tunnels and not self._ended:
                 self._asking[serial] = reply
@@ -365,7 +285,7 @@ class GatewayHandle:
         for reply in replies:
             reply.fail(error)
         self._directory.remove()
-        self._close_hop()
+        self._answers.close()
 
     # What the gateway reports
 
@@ -388,7 +308,7 @@ class GatewayHandle:
             self.server = message["name"]
             self._connect_timeout = message["connect_timeout"]
         elif kind == "ask":
-            self._on_ask(message)
+            self._answers.on_ask(message, self._control)
         else:
             tunnel = self._tunnels.get(message["id"])
             if tunnel is not None:
@@ -414,7 +334,7 @@ class GatewayHandle:
             if reply is not None:
                 reply.set()
         elif kind == "failed":
-            error = _error(message["error"])
+            error = self._answers.explain(_error(message["error"]))
             tunnel._last_error = error.strerror
             self._forget(tunnel)
             if reply is not None:
@@ -441,69 +361,6 @@ class GatewayHandle:
         if reply is not None:
             reply.set()
 
-    # What the gateway asks
-
-    def _on_ask(self, message: Message) -> None:
-        self._asked.add(message["serial"])
-        self._have_done(partial(self._answer, message, self._control))
-
-    def _have_done(self, call: Callable[[], None]) -> None:
-        """Have a thread that waits in :meth:`open` do something, or another one."""
-        for reply in list(self._opening.values()):
-            if reply.ask(call):
-                return
-        threading.Thread(target=call, name="tunneledzmq-answer", daemon=True).start()
-
-    def _answer(self, message: Message, control: ControlChannel) -> None:
-        answer = {"type": "answer", "serial": message["serial"]}
-        error: TunnelError | None = None
-        try:
-            if message["what"] == "hop":
-                answer["value"] = self._way_over_hop(message)
-            else:
-                answer["value"] = self._ask_user(message["text"], message["echo"])
-        except TunnelError as exc:
-            error = exc
-        except Exception as exc:
-            error = SSHAuthenticationError(
-                errno.ECANCELED, f"{self.server}: prompt= failed: {type(exc).__name__}: {exc}"
-            )
-        finally:
-            # Also when Ctrl-C was pressed: there is no value then.
-            if error is not None:
-                answer["error"] = _describe(error)
-            self._asked.discard(message["serial"])
-            control.send(answer)
-
-    def _ask_user(self, text: str, echo: bool) -> str | None:
-        if self.options.prompt is not None:
-            answer = self.options.prompt(text, echo)
-            if not isinstance(answer, str):
-                raise TypeError(f"it returned no str but {type(answer).__name__}")
-            return answer
-        # Without anybody waiting in connect, the terminal is the program's.
-        return ask_on_terminal(text, echo) if self._opening else None
-
-    def _way_over_hop(self, message: Message) -> str:
-        """Return the path of the Unix socket that leads over the hop to the server."""
-        hop = self._hop
-        # Where a program waits, a hop that does not let us in is asked once more.
-        if hop is None or hop.state in ("closing", "closed") or self._opening:
-            jump = message["jump"]
-            options = self.options.through(jump) if jump else self.options.hop
-            assert options is not None
-            remote = RemoteEndpoint(message["host"], message["port"])
-            self._close_hop()
-            hop = self._hop = self._hops.open_hop(self, options, remote)
-            if self._ended:
-                self._close_hop()
-        return hop.local[len("ipc://") :]
-
-    def _close_hop(self) -> None:
-        hop, self._hop = self._hop, None
-        if hop is not None:
-            hop._handle.close(hop, linger=-1, grace=0)
-
 
 def _open_message(tunnel: Tunnel, *, again: bool) -> Message:
     host, _, port = tunnel.remote[len("tcp://") :].rpartition(":")
@@ -518,48 +375,8 @@ def _open_message(tunnel: Tunnel, *, again: bool) -> Message:
     }
 
 
-def _request(options: SSHOptions) -> dict[str, Any]:
-    """Say what the gateway must know to log in, with absolute paths."""
-    user, host, port = options.address
-    jump = "none" if options.jump == NO_HOPS else "given" if options.jump else "config"
-    return {
-        "host": host,
-        "user": user,
-        "port": port,
-        "local_user": getpass.getuser(),
-        "home": os.path.expanduser("~"),
-        "keyfiles": options.keyfile and _absolute(options.keyfile),
-        "passphrase": options.passphrase,
-        "password": options.password,
-        "agent": options.agent,
-        "jump": jump,
-        "config_file": options.config_file and _absolute([options.config_file])[0],
-        "default_config": options.config_file == DEFAULT_CONFIG_FILE,
-        "known_hosts": options.known_hosts and _absolute(options.known_hosts),
-        "strict_host_key_checking": options.strict_host_key_checking,
-        "compression": options.compression,
-        "ciphers": options.ciphers,
-        "connect_timeout": options.connect_timeout,
-        "server_alive_interval": options.server_alive_interval,
-        "server_alive_count_max": options.server_alive_count_max,
-        "backend": options.backend,
-    }
-
-
 def _cannot_start(server: str, exc: OSError) -> GatewayError:
     return GatewayError(exc.errno or errno.EIO, f"{server}: cannot start a gateway: {exc}")
-
-
-def _absolute(paths: Any) -> list[str]:
-    return [os.path.abspath(os.path.expanduser(path)) for path in paths]
-
-
-def _describe(error: TunnelError) -> Message:
-    return {
-        "kind": type(error).__name__,
-        "errno": error.errno,
-        "message": error.strerror,
-    }
 
 
 def _error(error: Message) -> TunnelError:

@@ -172,6 +172,8 @@ class SSHOptions:
         for name in ("server_alive_count_max", "connections"):
             if isinstance(getattr(self, name), float):
                 raise TypeError(f"{name} must be an int, not float")
+        if self.connections is None:
+            raise TypeError("connections must be an int, not None")
         if self.prompt is not None and not callable(self.prompt):
             raise TypeError(f"prompt must be callable, not {type(self.prompt).__name__}")
         self._normalize("jump", _hops(self.jump))

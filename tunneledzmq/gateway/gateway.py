@@ -91,6 +91,8 @@ class Gateway:
         self._dial_at = 0.0
         self._dial_deadline = float("inf")
         self._dial_timed_out = False
+        self._dial_again = False
+        self._nobody_waits = False
         self._ask_at = float("inf")
         self._unanswered = 0
 
@@ -212,7 +214,12 @@ class Gateway:
             return
         else:
             self._waiting.append(message)
-        if self._session is not Session.DIALING and self._session is not Session.UP:
+        if self._session is Session.DIALING and self._login.behind_hop and self._nobody_waits:
+            # Begun when nobody waited: the hop may have to be asked once more to let us in.
+            self._nobody_waits = False
+            self._dial_again = True
+            self._forwarder.abort()
+        elif self._session is not Session.DIALING and self._session is not Session.UP:
             self._dial()
 
     def _on_close(self, id: int, linger: int, grace: float) -> None:
@@ -292,7 +299,8 @@ class Gateway:
 
     def _dial(self) -> None:
         self._session = Session.DIALING
-        self._dial_timed_out = False
+        self._nobody_waits = not self._waiting
+        self._dial_timed_out = self._dial_again = False
         self._forwarder.prepare()
         self._questions.reset()
         self._dial_deadline = time.monotonic() + self._login.connect_timeout
@@ -332,6 +340,9 @@ class Gateway:
             self._open(message)
 
     def _on_dial_failed(self, error: LoginError) -> None:
+        if self._dial_again:
+            self._dial()
+            return
         if self._dial_timed_out:
             error = self._login.timed_out()  # whatever the thread says of its closed socket
         self._dial_deadline = float("inf")

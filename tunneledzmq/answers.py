@@ -1,0 +1,138 @@
+"""What a gateway asks of the program while it logs in: the way over a hop, a secret."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from .control import ControlChannel, Message
+from .endpoints import RemoteEndpoint
+from .exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
+from .options import SSHOptions
+from .prompt import ask_on_terminal
+from .reply import Reply
+from .tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from .handle import GatewayHandle
+
+__all__ = ["Answers", "Hops"]
+
+
+class Hops(Protocol):
+    """Where the way over a hop is had: the pool."""
+
+    def open_hop(self, user: GatewayHandle, options: SSHOptions, remote: RemoteEndpoint) -> Tunnel:
+        """Open a tunnel for the SSH session of `user`.
+
+        Raises:
+            TunnelError: there is none.
+        """
+        ...
+
+
+class Answers:
+    """Answers to one gateway, whichever process it lives in.
+
+    A thread that waits in ``connect`` gives them: the user is asked for a password on the thread
+    where Ctrl-C is heard. When nobody waits, as for a session that was lost, a thread of its own
+    does.
+
+    Args:
+        handle: that of the gateway.
+        hops: where the way over a hop is had.
+        waiting: who waits for the gateway to log in.
+    """
+
+    def __init__(self, handle: GatewayHandle, hops: Hops, waiting: dict[int, Reply]) -> None:
+        self._handle = handle
+        self._options = handle.options
+        self._hops = hops
+        self._waiting = waiting
+
+        # What is asked at the moment, by serial.
+        self._asked: set[int] = set()
+        # The way over the hop.
+        self._hop: Tunnel | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether the gateway waits for the program."""
+        return bool(self._asked)
+
+    def on_ask(self, message: Message, control: ControlChannel) -> None:
+        """Have a question answered over `control`."""
+        self._asked.add(message["serial"])
+        self.hand_out(partial(self._answer, message, control))
+
+    def hand_out(self, call: Callable[[], None]) -> None:
+        """Give a call to a thread that waits, or to one of its own."""
+        for reply in list(self._waiting.values()):
+            if reply.ask(call):
+                return
+        threading.Thread(target=call, name="tunneledzmq-answer", daemon=True).start()
+
+    def explain(self, error: TunnelError) -> TunnelError:
+        """Say what the hop said, where that is why there is no session."""
+        hop = self._hop
+        if hop is None or not isinstance(error, SSHConnectionError):
+            return error
+        hop.stats()  # with the answer, all that its gateway had to say before has come
+        if hop.last_error is None:
+            return error
+        text = f"{self._handle.server}: hop {hop.last_error}"
+        return SSHConnectionError(errno.EHOSTUNREACH, text)
+
+    def close(self) -> None:
+        """Give up the way over the hop: the gateway has ended."""
+        hop, self._hop = self._hop, None
+        if hop is not None:
+            hop._handle.close(hop, linger=-1, grace=0)
+
+    def _answer(self, message: Message, control: ControlChannel) -> None:
+        answer = {"type": "answer", "serial": message["serial"]}
+        try:
+            if message["what"] == "hop":
+                answer["value"] = self._way_over_hop(message)
+            else:
+                answer["value"] = self._ask_user(message["text"], message["echo"])
+        except TunnelError as exc:
+            answer["error"] = _describe(exc)
+        except Exception as exc:
+            text = f"{self._handle.server}: prompt= failed: {type(exc).__name__}: {exc}"
+            answer["error"] = _describe(SSHAuthenticationError(errno.ECANCELED, text))
+        finally:
+            # Also when Ctrl-C was pressed: there is no value then.
+            self._asked.discard(message["serial"])
+            control.send(answer)
+
+    def _ask_user(self, text: str, echo: bool) -> str | None:
+        if self._options.prompt is not None:
+            answer = self._options.prompt(text, echo)
+            if not isinstance(answer, str):
+                raise TypeError(f"it returned no str but {type(answer).__name__}")
+            return answer
+        # Without anybody waiting in connect, the terminal is the program's.
+        return ask_on_terminal(text, echo) if self._waiting else None
+
+    def _way_over_hop(self, message: Message) -> str:
+        """Return the path of the Unix socket that leads over the hop to the server."""
+        hop = self._hop
+        # Where a program waits, a hop that does not let us in is asked once more.
+        if hop is None or hop.state in ("closing", "closed") or self._waiting:
+            jump = message["jump"]
+            options = self._options.through(jump) if jump else self._options.hop
+            assert options is not None
+            remote = RemoteEndpoint(message["host"], message["port"])
+            self.close()
+            hop = self._hop = self._hops.open_hop(self._handle, options, remote)
+            if self._handle.ended:
+                self.close()
+        return hop.local[len("ipc://") :]
+
+
+def _describe(error: TunnelError) -> Message:
+    return {"kind": type(error).__name__, "errno": error.errno, "message": error.strerror}

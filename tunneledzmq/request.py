@@ -1,0 +1,44 @@
+"""What the gateway is told about how to log in."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from typing import Any
+
+from .control import Message
+from .options import DEFAULT_CONFIG_FILE, NO_HOPS, SSHOptions
+
+__all__ = ["login_request"]
+
+
+def login_request(options: SSHOptions) -> Message:
+    """Say what the gateway must know to log in, with absolute paths."""
+    user, host, port = options.address
+    jump = "none" if options.jump == NO_HOPS else "given" if options.jump else "config"
+    return {
+        "host": host,
+        "user": user,
+        "port": port,
+        "local_user": getpass.getuser(),
+        "home": os.path.expanduser("~"),
+        "keyfiles": options.keyfile and _absolute(options.keyfile),
+        "passphrase": options.passphrase,
+        "password": options.password,
+        "agent": options.agent,
+        "jump": jump,
+        "config_file": options.config_file and _absolute([options.config_file])[0],
+        "default_config": options.config_file == DEFAULT_CONFIG_FILE,
+        "known_hosts": options.known_hosts and _absolute(options.known_hosts),
+        "strict_host_key_checking": options.strict_host_key_checking,
+        "compression": options.compression,
+        "ciphers": options.ciphers,
+        "connect_timeout": options.connect_timeout,
+        "server_alive_interval": options.server_alive_interval,
+        "server_alive_count_max": options.server_alive_count_max,
+        "backend": options.backend,
+    }
+
+
+def _absolute(paths: Any) -> list[str]:
+    return [os.path.abspath(os.path.expanduser(path)) for path in paths]
