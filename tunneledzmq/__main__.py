@@ -7,9 +7,10 @@ import sys
 __all__ = ["main"]
 
 USAGE = """\
-usage: tunneledzmq demo [...]
+usage: tunneledzmq COMMAND [...]
 
 commands:
+  check   test a tunnel step by step: `tunneledzmq check --help`
   demo    run the main job on an embedded SSH server: `tunneledzmq demo --help`
 """
 
@@ -17,6 +18,10 @@ commands:
 def main() -> int:
     """Run the command that the arguments name; return the exit status."""
     command, *rest = sys.argv[1:] or ["--help"]
+    if command == "check":
+        from .check import main as check
+
+        return check(rest)
     if command == "demo":
         from .demo import main as demo
 

@@ -12,6 +12,7 @@ type       further members                                            meaning
 ``close``  ``id``, ``linger`` (ms, -1 for ever), ``grace`` (s)        libzmq gives it up
 ``stats``  ``id``, ``serial``                                         ask for counters
 ``answer`` ``serial``, and ``value`` or ``error``                     to ``ask``
+``ping``   ``serial``                                                 how far is the server?
 =========  =========================================================  ==========================
 
 End of file from the program means that it has ended, or its context has: nothing new will come.
@@ -31,6 +32,8 @@ type        further members                                           meaning
 ``trouble`` ``id``, ``message``                                       the far side refused one
 ``closed``  ``id``, and the counters                                  drained and gone
 ``stats``   ``id``, ``serial``, and the counters                      answer to ``stats``
+``step``    ``name``, ``seconds``, ``detail``                         done while it logs in
+``pong``    ``serial``, ``seconds`` (`None`: no answer)               answer to ``ping``
 ``log``     ``name``, ``level``, ``message``                          a log record
 ``bye``     \                                                         the gateway ends by itself
 ==========  ========================================================  ==========================
@@ -41,6 +44,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -98,6 +102,14 @@ class ControlChannel:
         except OSError:
             pass
 
+    def finish(self) -> None:
+        """Close this end when all messages are sent, those of other threads included."""
+        with self._sending:
+            with suppress(Empty, OSError):
+                while True:
+                    self._sock.sendall(self._outgoing.get_nowait())
+            self._sock.close()
+
     def close(self) -> None:
-        """Close this end."""
+        """Close this end. Takes no locks."""
         self._sock.close()

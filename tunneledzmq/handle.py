@@ -8,6 +8,8 @@ import os
 import socket
 import threading
 import weakref
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 
 import zmq
@@ -44,6 +46,15 @@ class HandleEnded(Exception):
     """The gateway had ended before it saw the request; another one will serve it."""
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a gateway has done to log in; a log record of level DEBUG has it as ``step``."""
+
+    name: str
+    seconds: float
+    detail: str
+
+
 class GatewayHandle:
     """One gateway, which holds one SSH connection, and the tunnels that go through it.
 
@@ -74,9 +85,10 @@ class GatewayHandle:
         self._tunnels: dict[int, Tunnel] = {}
         # How libzmq gives up those that are closing.
         self._closing: dict[int, Message] = {}
-        # Who waits for an answer, by tunnel id for "open", by serial for "stats".
+        # Who waits for an answer, by tunnel id for "open", by serial for "stats" and "ping".
         self._opening: dict[int, Reply] = {}
         self._asking: dict[int, Reply] = {}
+        self._pongs: dict[int, float | None] = {}
         self._answers = Answers(self, hops, self._opening)
 
         # Of the reader thread alone: the gateway's life.
@@ -183,17 +195,35 @@ class GatewayHandle:
 
     def stats(self, tunnel: Tunnel) -> TunnelStats:
         """Ask for a tunnel's counters."""
+        if tunnel._id in self._tunnels:
+            serial = next(self._serials)
+            message = {"type": "stats", "id": tunnel._id, "serial": serial}
+            with suppress(HandleEnded, GatewayError):
+                self._question(message, serial, _ANSWER_TIMEOUT)
+        return tunnel._stats
+
+    def ping(self, timeout: float) -> float | None:
+        """Ask the SSH server for an answer.
+
+        Returns:
+            The seconds that it took; `None` if there was none within `timeout` seconds.
+        """
         serial = next(self._serials)
+        self._pongs[serial] = None
+        self._question({"type": "ping", "serial": serial}, serial, timeout)
+        return self._pongs.pop(serial)
+
+    def _question(self, message: Message, serial: int, timeout: float) -> None:
         reply = Reply()
         with self._lock:
-            if tunnel._id in self._tunnels and not self._ended:
-                self._asking[serial] = reply
-            else:
-                return tunnel._stats
-        self._control.send({"type": "stats", "id": tunnel._id, "serial": serial})
-        reply.wait(_ANSWER_TIMEOUT)
-        self._asking.pop(serial, None)
-        return tunnel._stats
+            if self._ended:
+                return
+            self._asking[serial] = reply
+        self._control.send(message)
+        try:
+            reply.wait(timeout)
+        finally:
+            self._asking.pop(serial, None)
 
     def interrupt(self) -> None:
         """Make the threads that wait in :meth:`open` raise: their context terminates."""
@@ -304,6 +334,17 @@ class GatewayHandle:
                 reply.fail(HandleEnded())
         elif kind == "stats":
             self._on_stats(**message)
+        elif kind == "step":
+            step = Step(**message)
+            logger.debug(
+                "%s: %s: %s",
+                self.server,
+                step.name,
+                step.detail,
+                extra={"step": step, "options": self.options},
+            )
+        elif kind == "pong":
+            self._on_pong(**message)
         elif kind == "server":
             self.server = message["name"]
             self._connect_timeout = message["connect_timeout"]
@@ -357,6 +398,14 @@ class GatewayHandle:
         tunnel = self._tunnels.get(id)
         if tunnel is not None:
             tunnel._stats = TunnelStats(**counters)
+        self._answered(serial)
+
+    def _on_pong(self, serial: int, seconds: float | None) -> None:
+        if serial in self._pongs:
+            self._pongs[serial] = seconds
+        self._answered(serial)
+
+    def _answered(self, serial: int) -> None:
         reply = self._asking.get(serial)
         if reply is not None:
             reply.set()

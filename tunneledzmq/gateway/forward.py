@@ -134,8 +134,8 @@ class Forward:
         # When there was a connection last (time.monotonic).
         self._last_used = time.monotonic()
         self._accept_again = 0.0
-        # Why the server does not reach the peer.
-        self._refusal = ""
+        # Why the server does not reach the peer; none if it does.
+        self._refusal: str | None = None
 
         # Since when libzmq is giving the tunnel up, and how long that may take.
         self._closing_since: float | None = None
@@ -226,7 +226,9 @@ class Forward:
 
     def on_opened(self) -> None:
         """Note that the server reaches the peer."""
-        self._refusal = ""
+        if self._refusal != "":
+            self._refusal = ""
+            self._forwarder.questions.tell("forward", "{}:{}".format(*self.remote))
 
     def on_refused(self, reason: str) -> None:
         """Tell why the server did not connect to the peer, once: libzmq tries again and again."""

@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from sshtunnel import BaseSSHTunnelForwarderError, SSHTunnelForwarder, _ForwardHandler
@@ -13,6 +14,7 @@ from sshtunnel import BaseSSHTunnelForwarderError, SSHTunnelForwarder, _ForwardH
 from .authentication import authenticate, load_keyfiles
 from .forward import StreamServer, TCPServer
 from .handshake import connect, handshake
+from .known_hosts import fingerprint
 from .login import Login
 from .pump import Link, Pump
 from .questions import Questions
@@ -136,7 +138,10 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         keys = load_keyfiles(self.login, self.questions)
         self._transport = self._get_transport()
         trusted = handshake(self._transport, self.login)
+        key = self._transport.get_remote_server_key()
+        self.questions.tell("host key", f"{key.get_name()} {fingerprint(key)}")
         authenticate(self._transport, self.login, self.questions, keys, trusted=trusted)
+        self.questions.tell("authenticate", f"as {self.login.user}")
         # The session has no need to wake up now and then any more.
         self._transport.link.settimeout(None)
 
@@ -147,6 +152,7 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         if self._aborted:
             self._link.abort()
         transport = ForwardTransport(self._link, self.pump, self._session_ended)
+        transport.packetizer.on_banner = partial(self.questions.tell, "banner")
         transport.use_compression(self.login.compression)
         return transport
 

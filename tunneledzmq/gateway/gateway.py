@@ -117,7 +117,7 @@ class Gateway:
             if self._logs is not None:
                 raise
         finally:
-            self._control.close()
+            self._control.finish()
             self._waker.close()
             self._wakened.close()
 
@@ -182,6 +182,8 @@ class Gateway:
                 self._on_close(**message)
             elif kind == "stats":
                 self._on_stats(**message)
+            elif kind == "ping":
+                self._on_ping(message["serial"])
             elif kind == "answer":
                 self._questions.answer(message["serial"], message)
         return True
@@ -235,6 +237,16 @@ class Gateway:
         forward = self._forwards.get(id)
         counters = {} if forward is None else forward.stats()
         self._control.send({"type": "stats", "id": id, "serial": serial, **counters})
+
+    def _on_ping(self, serial: int) -> None:
+        def answer(seconds: float | None) -> None:
+            self._control.send({"type": "pong", "serial": serial, "seconds": seconds})
+
+        transport = self._forwarder.transport
+        if transport is None:
+            answer(None)
+        else:
+            transport.ask_alive(answer)
 
     def _on_orphaned(self) -> None:
         """Deliver what libzmq has written, take nothing new."""

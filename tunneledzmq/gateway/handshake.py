@@ -32,8 +32,11 @@ def connect(login: Login, questions: Questions) -> socket.socket:
         LoginError: it cannot be reached.
     """
     if login.behind_hop:
-        return _connect_over_hop(login, questions.hop(login))
-    return _connect_directly(login)
+        questions.tell("resolve", "by the hop")
+        sock = _connect_over_hop(login, questions.hop(login))
+        questions.tell("connect", "over the hop")
+        return sock
+    return _connect_directly(login, questions)
 
 
 def _connect_over_hop(login: Login, path: str) -> socket.socket:
@@ -49,7 +52,7 @@ def _connect_over_hop(login: Login, path: str) -> socket.socket:
     return sock
 
 
-def _connect_directly(login: Login) -> socket.socket:
+def _connect_directly(login: Login, questions: Questions) -> socket.socket:
     """Try the addresses of the server one after the other."""
     deadline = time.monotonic() + login.connect_timeout
     try:
@@ -60,6 +63,7 @@ def _connect_directly(login: Login) -> socket.socket:
             f"the name {login.host!r} was not found ({exc}): check how it is written; it must be "
             "one for the whole network, since aliases of ~/.ssh/config are not looked up yet",
         ) from exc
+    questions.tell("resolve", ", ".join(dict.fromkeys(str(address[0]) for *_, address in found)))
     failure: OSError = TimeoutError()
     for left, (family, kind, protocol, _, address) in zip(
         range(len(found), 0, -1), found, strict=True
@@ -70,6 +74,7 @@ def _connect_directly(login: Login) -> socket.socket:
             sock.settimeout(max(0.1, (deadline - time.monotonic()) / left))
             sock.connect(address)
             _watch_peer(sock, login)
+            questions.tell("connect", "{} port {}".format(*address))
             return sock
         except OSError as exc:
             if sock is not None:

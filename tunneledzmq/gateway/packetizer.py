@@ -47,6 +47,15 @@ class LinkPacketizer(Packetizer):  # type: ignore[misc]
     REKEY_BYTES = 1 << 36
 
     transport: ForwardTransport
+    # Called with the server's identification (RFC 4253, section 4.2).
+    on_banner: Callable[[str], None]
+
+    def readline(self, timeout: float) -> str:
+        """Read a line of what comes before the first packet."""
+        line: str = super().readline(timeout)
+        if line.startswith("SSH-"):
+            self.on_banner(line)
+        return line
 
     def set_outbound_cipher(
         self, block_engine: Any, block_size: int, *args: Any, **kw: Any

@@ -1,4 +1,4 @@
-"""What a gateway asks of the program while it logs in: a hop, a password."""
+"""What a gateway tells and asks the program while it logs in: its steps, a hop, a password."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ class Questions:
         self._taken = 0.0
         self._asked_at: float | None = None
 
+        # When the last step was done.
+        self._step_done_at = time.monotonic()
+
     @property
     def taken(self) -> float:
         """Seconds that the program took, which are not the server's to answer for."""
@@ -50,6 +53,13 @@ class Questions:
     def reset(self) -> None:
         """Begin to count anew: for a new dial."""
         self._taken = 0.0
+        self._step_done_at = time.monotonic()
+
+    def tell(self, step: str, detail: str) -> None:
+        """Tell the program of a step that is done, by its name in ``tunneledzmq check``."""
+        before, self._step_done_at = self._step_done_at, time.monotonic()
+        seconds = self._step_done_at - before
+        self._send({"type": "step", "name": step, "seconds": seconds, "detail": detail})
 
     def prompt(self, text: str, *, echo: bool) -> str | None:
         """Ask the program's user for a secret.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hmac
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
@@ -30,6 +32,8 @@ from paramiko.common import (
     MSG_CHANNEL_WINDOW_ADJUST,
     MSG_DISCONNECT,
     MSG_GLOBAL_REQUEST,
+    MSG_REQUEST_FAILURE,
+    MSG_REQUEST_SUCCESS,
     MSG_SERVICE_REQUEST,
 )
 from paramiko.message import Message
@@ -105,6 +109,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         # Connections that wait until the session takes data again, and messages that do.
         self.paused: list[Connection] = []
         self._deferred: list[Message] = []
+        # When the server was asked whether it is alive, and who wants to know.
+        self._asked_alive: deque[tuple[float, Callable[[float], None] | None]] = deque()
         self._service_accepted = threading.Event()
         # What the server said when it ended the session, if it did.
         self.disconnect_reason = ""
@@ -119,6 +125,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         options.ciphers = [name for name in CIPHERS if name in known]
         self._handler_table[MSG_CHANNEL_OPEN_SUCCESS] = self._on_open_success
         self._handler_table[MSG_CHANNEL_OPEN_FAILURE] = self._on_open_failure
+        for answer in (MSG_REQUEST_SUCCESS, MSG_REQUEST_FAILURE):
+            self._handler_table[answer] = self._on_alive
         link.on_writable = self.resume
 
     def pin_host_key(self) -> None:
@@ -210,12 +218,18 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         with suppress(EOFError, OSError):
             self._send_message(message)
 
-    def ask_alive(self) -> None:
-        """Send a request that the server answers, as OpenSSH's ServerAliveInterval does."""
+    def ask_alive(self, on_answer: Callable[[float], None] | None = None) -> None:
+        """Send a request that the server answers, as OpenSSH's ServerAliveInterval does.
+
+        Args:
+            on_answer: called with the seconds that the answer took.
+        """
         message = _message(MSG_GLOBAL_REQUEST)
         message.add_string("keepalive@openssh.com")
         message.add_boolean(True)
-        self.send(message)
+        with self.pump.lock:
+            self._asked_alive.append((time.monotonic(), on_answer))
+            self.send(message)
 
     def disconnect(self) -> None:
         """End the session in order."""
@@ -310,6 +324,15 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
             self.forget(connection)
             self._log(DEBUG, f"channel {number}: {reason} ({code})")
             connection.refused(_refusal(code, reason))
+
+    def _on_alive(self, m: Message) -> None:
+        # Nothing else is ever asked for in this way; answers come in order (RFC 4254, section 4).
+        with self.pump.lock:
+            if not self._asked_alive:
+                raise paramiko.SSHException("the server answered what was not asked")
+            asked_at, on_answer = self._asked_alive.popleft()
+        if on_answer is not None:
+            on_answer(time.monotonic() - asked_at)
 
     _channel_handler_table: dict[int, Handler]
 

@@ -1,0 +1,241 @@
+"""`python -m tunneledzmq check` finds the step that fails, and says what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import zmq
+import zmq.auth
+
+from tests.peers import ROOT, Peer, free_port
+from tests.polling import wait_until
+from tests.sshd import OpenSSHServer, generate_key
+from tests.strangers import SilentPort
+
+STEPS = [
+    "resolve",
+    "connect",
+    "banner",
+    "host key",
+    "authenticate",
+    "forward",
+    "zmtp",
+    "round trip",
+]
+
+
+def check(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tunneledzmq", "check", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        start_new_session=True,
+        **kwargs,
+    )
+
+
+def login(server: OpenSSHServer) -> list[str]:
+    return [
+        *("--ssh", server.server, "-F", "none"),
+        *("-i", server.keyfile, "--known-hosts", server.known_hosts),
+    ]
+
+
+def failing_step(*arguments: str) -> tuple[str, str]:
+    """Return the step that fails, and what is said of it; all before must be well."""
+    result = check(*arguments, "--json")
+    assert result.returncode == 1, result.stderr
+    report = json.loads(result.stdout)
+    assert not report["ok"]
+    assert [step["name"] for step in report["steps"]] == STEPS
+    number = STEPS.index(report["failed"])
+    assert [step["ok"] for step in report["steps"]] == [
+        *[True] * number,
+        False,
+        *[None] * (len(STEPS) - number - 1),
+    ]
+    return report["failed"], report["steps"][number]["detail"]
+
+
+def test_all_is_well(openssh: OpenSSHServer, echo: Peer) -> None:
+    result = check(echo.address, *login(openssh))
+    assert result.returncode == 0
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()[1:]
+    assert [line[8:20].strip() for line in lines] == STEPS
+    assert all(line.startswith("ok") and " ms " in line for line in lines)
+    assert "\033" not in result.stdout
+
+
+def test_json(openssh: OpenSSHServer, echo: Peer) -> None:
+    report = json.loads(check(echo.address, *login(openssh), "--json").stdout)
+    assert report["ok"] is True
+    assert report["failed"] is None
+    assert [step["name"] for step in report["steps"]] == STEPS
+    assert all(step["ok"] and 0 <= step["seconds"] < 10 for step in report["steps"])
+
+
+def test_colours_on_a_terminal(openssh: OpenSSHServer, echo: Peer) -> None:
+    ours, theirs = pty.openpty()
+    program = subprocess.Popen(
+        [sys.executable, "-m", "tunneledzmq", "check", echo.address, *login(openssh)],
+        stdin=theirs,
+        stdout=theirs,
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(theirs)
+    output = b""
+    while True:
+        try:
+            output += os.read(ours, 4096)
+        except OSError:  # the end of what the terminal's last user wrote
+            break
+    os.close(ours)
+    assert program.wait(10) == 0
+    assert b"\033[32m" in output
+    assert "✓ round trip".encode() in output
+
+
+def test_over_a_hop(openssh: OpenSSHServer, echo: Peer) -> None:
+    with OpenSSHServer() as inner:
+        for server in (openssh, inner):
+            server.authorize(openssh.keyfile)
+            with open(openssh.known_hosts, "a") as known_hosts:
+                known_hosts.write(Path(server.known_hosts).read_text())
+        arguments = [*login(openssh), "-J", openssh.server, "--ssh", inner.server]
+        assert check(echo.address, *arguments).returncode == 0
+        step, text = failing_step(echo.address, *arguments, "-J", f"me@127.0.0.1:{free_port()}")
+    assert step == "connect"
+    assert "hop me@127.0.0.1" in text
+
+
+def test_a_name_that_is_not_found(echo: Peer) -> None:
+    step, text = failing_step(echo.address, "--ssh", "nowhere.invalid", "-F", "none")
+    assert step == "resolve"
+    assert "'nowhere.invalid' was not found" in text
+
+
+def test_a_port_where_nobody_listens(echo: Peer) -> None:
+    step, text = failing_step(echo.address, "--ssh", f"me@127.0.0.1:{free_port()}", "-F", "none")
+    assert step == "connect"
+    assert "refused" in text
+
+
+def test_a_port_where_nobody_speaks_ssh(echo: Peer) -> None:
+    with SilentPort() as silent:
+        server = f"me@127.0.0.1:{silent.port}"
+        step, text = failing_step(
+            echo.address, "--ssh", server, "-F", "none", "--connect-timeout", "0.5"
+        )
+    assert step == "banner"
+    assert "no answer within" in text
+
+
+def test_an_unknown_host_key(openssh: OpenSSHServer, echo: Peer, tmp_path: Path) -> None:
+    known_hosts = tmp_path / "known_hosts"
+    arguments = [*login(openssh)[:-1], str(known_hosts)]
+    step, text = failing_step(echo.address, *arguments)
+    assert step == "host key"
+    assert "SHA256:" in text
+    assert f"ssh-keyscan -p {openssh.port}" in text
+    assert check(echo.address, *arguments, "--accept-new").returncode == 0
+    assert check(echo.address, *arguments).returncode == 0
+
+
+def test_a_key_that_is_not_authorized(openssh: OpenSSHServer, echo: Peer, tmp_path: Path) -> None:
+    key = str(generate_key(tmp_path / "id"))
+    arguments = ["--ssh", openssh.server, "-F", "none", "--known-hosts", openssh.known_hosts]
+    step, text = failing_step(echo.address, *arguments, "-i", key)
+    assert step == "authenticate"
+    assert key in text
+    assert "authorized_keys" in text
+
+
+def test_a_server_that_forbids_forwarding(echo: Peer) -> None:
+    with OpenSSHServer(AllowTcpForwarding="no") as server:
+        step, text = failing_step(echo.address, *login(server))
+    assert step == "forward"
+    assert "the server forbids forwarding to it" in text
+
+
+def test_a_peer_that_is_not_there(openssh: OpenSSHServer) -> None:
+    step, text = failing_step(f"tcp://127.0.0.1:{free_port()}", *login(openssh))
+    assert step == "forward"
+    assert "Connection refused" in text
+
+
+def test_a_peer_that_says_nothing(openssh: OpenSSHServer) -> None:
+    with SilentPort() as silent:
+        step, text = failing_step(
+            f"tcp://127.0.0.1:{silent.port}", *login(openssh), "--connect-timeout", "2"
+        )
+    assert step == "zmtp"
+    assert "it does not speak ZMTP: it says nothing" in text
+
+
+def test_a_peer_that_speaks_something_else(openssh: OpenSSHServer) -> None:
+    step, text = failing_step(f"tcp://127.0.0.1:{openssh.port}", *login(openssh))
+    assert step == "zmtp"
+    assert "it does not speak ZMTP: it says b'SSH-2.0" in text
+
+
+def test_a_peer_that_wants_curve(openssh: OpenSSHServer) -> None:
+    with zmq.Context() as context, context.socket(zmq.PULL) as sock:
+        sock.curve_publickey, sock.curve_secretkey = zmq.curve_keypair()
+        sock.curve_server = True
+        port = sock.bind_to_random_port("tcp://127.0.0.1")
+        result = check(f"tcp://127.0.0.1:{port}", *login(openssh))
+    assert result.returncode == 0
+    assert "security CURVE" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["tcp://127.0.0.1:1"],
+        ["ipc:///peer", "--ssh", "me@host"],
+        ["tcp://127.0.0.1", "--ssh", "me@host"],
+        ["tcp://127.0.0.1:1", "--ssh", ""],
+        ["tcp://127.0.0.1:1", "--ssh=-oProxyCommand=x"],
+        ["tcp://127.0.0.1:1", "--ssh", "me@host", "--connect-timeout", "-1"],
+        ["tcp://127.0.0.1:1", "--ssh", "me@host", "-J", ""],
+        ["tcp://127.0.0.1:1", "--ssh", "me@host", "--backend", "telnet"],
+    ],
+)
+def test_a_wrong_command_line(arguments: list[str]) -> None:
+    result = check(*arguments)
+    assert result.returncode == 2
+    assert "usage: tunneledzmq check" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_help_is_a_manual() -> None:
+    text = check("--help").stdout
+    for step in STEPS:
+        assert f"\n  {step}" in text
+    assert "exit status:" in text
+    assert "examples:" in text
+
+
+def test_nothing_is_left_behind(
+    openssh: OpenSSHServer, echo: Peer, gateways: Callable[[], set[psutil.Process]]
+) -> None:
+    check(echo.address, *login(openssh))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        check(f"tcp://127.0.0.1:{listener.getsockname()[1]}", "--connect-timeout=0.5")
+    wait_until(lambda: not gateways(), timeout=3)

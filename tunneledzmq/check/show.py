@@ -1,0 +1,117 @@
+"""How a check is shown: in colour, plainly, or as JSON."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from typing import Any, Protocol
+
+from .steps import STEPS, Outcome
+
+__all__ = ["JSONShow", "PlainShow", "RichShow", "Show", "choose"]
+
+
+class Show(Protocol):
+    """Shows a check."""
+
+    def start(self, title: str) -> None:
+        """Show what is checked."""
+        ...
+
+    def step(self, outcome: Outcome) -> None:
+        """Show the outcome of a step."""
+        ...
+
+    def end(self, ok: bool) -> None:
+        """Show the end."""
+        ...
+
+
+def choose(*, as_json: bool) -> Show:
+    """Choose by what was asked for, what is there, and who reads it."""
+    if as_json:
+        return JSONShow()
+    if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
+        return RichShow()
+    return PlainShow()
+
+
+class PlainShow:
+    """One line for each step."""
+
+    def start(self, title: str) -> None:
+        """Print the title."""
+        print(title, flush=True)
+
+    def step(self, outcome: Outcome) -> None:
+        """Print a line."""
+        mark = "ok    " if outcome.ok else "FAILED"
+        print(f"{mark}  {_columns(outcome)}", flush=True)
+
+    def end(self, ok: bool) -> None:
+        """Print nothing: the last line said it."""
+
+
+class RichShow:
+    """The same in colour."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(highlight=False)
+
+    def start(self, title: str) -> None:
+        """Print the title."""
+        self._console.print(title, style="bold", markup=False)
+
+    def step(self, outcome: Outcome) -> None:
+        """Print a line."""
+        self._console.print(
+            f"{'✓' if outcome.ok else '✗'} {_columns(outcome)}",
+            style="green" if outcome.ok else "bold red",
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def end(self, ok: bool) -> None:
+        """Print nothing: the last line said it."""
+
+
+class JSONShow:
+    """One object at the end."""
+
+    def __init__(self) -> None:
+        self._title = ""
+        self._outcomes: dict[str, Outcome] = {}
+
+    def start(self, title: str) -> None:
+        """Note what is checked."""
+        self._title = title
+
+    def step(self, outcome: Outcome) -> None:
+        """Note an outcome."""
+        self._outcomes[outcome.name] = outcome
+
+    def end(self, ok: bool) -> None:
+        """Print the object; ``ok`` is `None` for a step that was not done."""
+        steps = [_as_dict(name, self._outcomes.get(name)) for name in STEPS]
+        failed = next((step["name"] for step in steps if step["ok"] is False), None)
+        print(json.dumps({"check": self._title, "ok": ok, "failed": failed, "steps": steps}))
+
+
+def _columns(outcome: Outcome) -> str:
+    seconds = outcome.seconds
+    took = "" if seconds is None else f"{seconds * 1000:.1f} ms"
+    return f"{outcome.name:<12}  {took:>10}  {outcome.detail}"
+
+
+def _as_dict(name: str, outcome: Outcome | None) -> dict[str, Any]:
+    if outcome is None:
+        return {"name": name, "ok": None, "seconds": None, "detail": None}
+    return {
+        "name": name,
+        "ok": outcome.ok,
+        "seconds": outcome.seconds,
+        "detail": outcome.detail,
+    }
