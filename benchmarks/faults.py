@@ -8,39 +8,31 @@ ended after the trial.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import importlib.metadata
 import json
 import os
-import platform
-import queue
 import re
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import psutil
 import zmq
 
+from benchmarks.environment import machine, versions
+from benchmarks.program import Hangs, Program
+from benchmarks.station import Station
 from benchmarks.ways import WAYS, Login, Way
-from tests.peers import ROOT, Peer, free_port
+from tests.peers import Peer, free_port
 from tests.sshd import OpenSSHServer, generate_key, public_key
 
-MARK = "TUNNELEDZMQ_BENCHMARK"
 UP_WITHIN = 2.0
 HEALED_WITHIN = 10.0
 LOST_MESSAGES, LOST_SIZE = 2000, 10_000
@@ -51,28 +43,12 @@ HANGS = "hangs"
 # ---- The program under test ----
 
 
-class Trial:
-    """A program that uses one way, and obeys JSON lines on its standard input."""
+class Trial(Station):
+    """A program that uses one way."""
 
     def __init__(self, way_class: type[Way]) -> None:
-        self._output = os.fdopen(os.dup(1), "w", buffering=1)
-        os.dup2(2, 1)  # what the ways print is not mixed with the answers
-        settings = json.loads(sys.stdin.readline())
-        self._way_class = way_class
-        self._login = Login(**settings["login"])
-        self._variant: dict[str, Any] = settings["variant"]
+        super().__init__(way_class)
         self._way = self._new_way()
-        self._sockets: list[zmq.Socket[bytes]] = []
-
-    def run(self) -> None:
-        self._context = self._way.context()
-        for line in sys.stdin:
-            request = json.loads(line)
-            answer = getattr(self, "do_" + request.pop("do"))(**request)
-            self._output.write(json.dumps(answer) + "\n")
-
-    def _new_way(self) -> Way:
-        return self._way_class(self._login, **self._variant)
 
     def do_try(self, addr: str) -> dict[str, Any]:
         """Open a tunnel, make a round trip, close it; tell what the program is told."""
@@ -97,13 +73,7 @@ class Trial:
 
     def do_open(self, kind: str, addr: str) -> dict[str, Any]:
         """Open a tunnel, again and again until it is up, and connect a socket."""
-        for _ in range(100):
-            self._way = self._new_way()
-            self._way.open(addr)
-            if self._way.is_up():
-                break
-        else:
-            raise RuntimeError("no tunnel came up")
+        self._way, _ = self._open(addr)
         sock = self._context.socket(getattr(zmq, kind))
         sock.sndhwm = 0
         if kind == "DEALER":
@@ -163,159 +133,6 @@ class Trial:
         self._way.close()
 
 
-class Hangs(Exception):
-    """The program does not answer."""
-
-
-class Program:
-    """A trial's process, and what there is around it: a home directory, and a mark."""
-
-    def __init__(
-        self, way: str, login: Login, known_hosts: str, variant: dict[str, Any] | None = None
-    ) -> None:
-        self._mark = uuid.uuid4().hex
-        self._home = Path(tempfile.mkdtemp(prefix="benchmark-"))
-        # Open to all, so that what keeps other users out is the way's own doing.
-        self._home.chmod(0o755)
-        self.temporary = self._home / "tmp"
-        self.temporary.mkdir()
-        self.temporary.chmod(0o1777)
-        self._errors = (self._home / "stderr").open("wb")
-        self._write_home(known_hosts)
-        environment = {
-            **{k: v for k, v in os.environ.items() if k not in ("SSH_AUTH_SOCK", "SSH_ASKPASS")},
-            "HOME": str(self._home),
-            "TMPDIR": str(self.temporary),
-            "XDG_RUNTIME_DIR": str(self.temporary),
-            "PATH": f"{self._home / 'bin'}:{os.environ['PATH']}",
-            MARK: self._mark,
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks", "faults", "--trial", way],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            bufsize=1,
-            cwd=ROOT,
-            env=environment,
-            start_new_session=True,
-        )
-        self._answers: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-        self._write({"login": asdict(login), "variant": variant or {}})
-
-    def ask(self, do: str, timeout: float = 20, **arguments: Any) -> Any:
-        """Have the program do something, and return its answer.
-
-        Raises:
-            Hangs: it does not answer in time.
-            RuntimeError: it ended.
-
-        """
-        self._write({"do": do, **arguments})
-        try:
-            line = self._answers.get(timeout=timeout)
-        except queue.Empty:
-            raise Hangs(do) from None
-        if not line:
-            raise RuntimeError(f"the program ended:\n{(self._home / 'stderr').read_text()}")
-        return json.loads(line)
-
-    def processes(self) -> list[psutil.Process]:
-        """Return the processes that it has started, orphans included."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if (
-                    process.pid != self.process.pid
-                    and process.environ().get(MARK) == self._mark
-                    and process.status() != psutil.STATUS_ZOMBIE
-                ):
-                    found.append(process)
-        return found
-
-    def listeners(self) -> list[str]:
-        """Return the addresses on which it, or a process that it has started, listens."""
-        found = []
-        pids = [process.pid for process in self.processes()]
-        for pid in pids if self.process.returncode is not None else [*pids, self.process.pid]:
-            with contextlib.suppress(psutil.Error):
-                found += [
-                    connection.laddr.ip
-                    for connection in psutil.Process(pid).net_connections("tcp")
-                    if connection.status == psutil.CONN_LISTEN
-                ]
-        return found
-
-    def threads(self) -> int:
-        """Return how many threads it has."""
-        with contextlib.suppress(psutil.Error):
-            if self.process.poll() is None:
-                return psutil.Process(self.process.pid).num_threads()
-        return 0
-
-    def left(self, threads: int) -> list[str]:
-        """Return what is there, beyond the program itself and so many of its threads."""
-        left = [process.name() for process in self.processes()]
-        left += ["listener"] * bool(self.listeners())
-        left += ["thread"] * max(0, self.threads() - threads)
-        left += ["directory"] * len(list(self.temporary.iterdir()))
-        return left
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        left = self.processes()
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(left, timeout=5)
-        assert self.process.stdin and self.process.stdout
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
-        self._errors.close()
-        shutil.rmtree(self._home, ignore_errors=True)
-
-    def __enter__(self) -> Program:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _write_home(self, known_hosts: str) -> None:
-        directory = self._home / ".ssh"
-        directory.mkdir(mode=0o700)
-        (directory / "known_hosts").write_text(known_hosts)
-        (directory / "config").write_text(
-            f"UserKnownHostsFile {directory / 'known_hosts'}\n"
-            "GlobalKnownHostsFile /dev/null\nIdentitiesOnly yes\nIdentityAgent none\n"
-        )
-        # OpenSSH looks for its files in the home that the system knows, not in $HOME.
-        ssh = self._home / "bin" / "ssh"
-        ssh.parent.mkdir()
-        ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F "$HOME/.ssh/config" "$@"\n')
-        ssh.chmod(0o755)
-
-    def _write(self, line: dict[str, Any]) -> None:
-        assert self.process.stdin
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(line) + "\n")
-            self.process.stdin.flush()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self._answers.put(line)
-        self._answers.put("")
-
-
 # ---- The faults ----
 
 
@@ -360,7 +177,8 @@ class Site:
         variant: dict[str, Any] | None = None,
     ) -> Program:
         known = self.known_hosts if known_hosts is None else known_hosts
-        return Program(self.way, login or self.login, known, variant)
+        settings = {"login": asdict(login or self.login), "variant": variant or {}}
+        return Program(["benchmarks", "faults", "--trial", self.way], settings, known)
 
 
 @contextmanager
@@ -668,8 +486,8 @@ def run(*, quick: bool = False, json_file: Path | None = None) -> None:
     print("\n".join(_table(cells)))
     if json_file:
         figures = {
-            "machine": _machine(),
-            "versions": _versions(),
+            "machine": machine(),
+            "versions": versions(),
             "scale": asdict(scale),
             "seconds": round(time.monotonic() - started),
             "rows": {
@@ -709,27 +527,3 @@ def _table(cells: dict[str, dict[str, Cell]]) -> list[str]:
     for title, ways in cells.items():
         lines.append(f"| {title} | {' | '.join(cell.text for cell in ways.values())} |")
     return lines
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "system": platform.system(),
-        "kernel": platform.release().partition("-")[0],
-        "architecture": platform.machine(),
-        "cpus": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-    }
-
-
-def _versions() -> dict[str, str]:
-    packages = ("pyzmq", "paramiko", "sshtunnel", "pexpect", "psutil")
-    openssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr
-    import tunneledzmq
-
-    return {
-        "python": platform.python_version(),
-        "libzmq": zmq.zmq_version(),
-        "openssh": openssh.split(",")[0].strip(),
-        "tunneledzmq": tunneledzmq.__version__,
-        **{package: importlib.metadata.version(package) for package in packages},
-    }
