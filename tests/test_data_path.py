@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
+import threading
+import time
+from typing import Any
 
 import paramiko
 import pytest
 import sshtunnel
 import zmq
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
 from paramiko.packet import Packetizer
 
 from tests.logins import Server, options_for
 from tests.peers import Peer
 from tests.sshd import OpenSSHServer
 from tunneledzmq import TunneledContext
+from tunneledzmq.gateway.ciphers import EtmOpener, EtmSealer, GcmOpener, GcmSealer
 from tunneledzmq.gateway.packetizer import BatchPacketizer, LinkPacketizer, packetizer_class
+from tunneledzmq.gateway.transport import ForwardTransport
 
 WAYS = {
     "aes-gcm": {},
@@ -69,14 +79,18 @@ def test_what_goes_in_comes_out(
     assert sock.tunnels[0].reconnects == 0
 
 
+@pytest.mark.parametrize("batches", [True, False], ids=["batches", "plain"])
 @pytest.mark.parametrize("way", WAYS)
 def test_keys_are_exchanged_in_the_middle_of_traffic(
     way: str,
+    batches: bool,
     server: Server,
     echo: Peer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    if not batches:
+        monkeypatch.setenv("TUNNELEDZMQ_NO_BATCHES", "1")
     monkeypatch.setattr(LinkPacketizer, "REKEY_BYTES", 1 << 20)
     with (
         caplog.at_level(logging.DEBUG, "tunneledzmq.paramiko"),
@@ -91,13 +105,138 @@ def test_keys_are_exchanged_in_the_middle_of_traffic(
     assert caplog.text.count("Switch to new keys") > 3
 
 
-def test_the_server_may_ask_for_new_keys(ctx: TunneledContext, echo: Peer) -> None:
+@pytest.mark.parametrize("batches", [True, False], ids=["batches", "plain"])
+def test_the_server_may_ask_for_new_keys(
+    batches: bool, ctx: TunneledContext, echo: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not batches:
+        monkeypatch.setenv("TUNNELEDZMQ_NO_BATCHES", "1")
     with OpenSSHServer(RekeyLimit="1M") as server:
         sock = ctx.socket(zmq.DEALER)
         sock.connect(echo.address, ssh=options_for(server))
         exchange(sock, megabytes=10)
         assert sock.tunnels[0].reconnects == 0
         sock.close(linger=0)
+
+
+@pytest.mark.parametrize("asks", ["client", "server"])
+def test_traffic_stops_no_longer_than_the_key_exchange(
+    asks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[float] = []
+    took: list[float] = []
+
+    def send_kex_init(transport: ForwardTransport) -> None:
+        begun.append(time.monotonic())
+        paramiko.Transport._send_kex_init(transport)
+
+    def parse_newkeys(transport: ForwardTransport, message: paramiko.Message) -> None:
+        resume(transport, message)
+        took.append(time.monotonic() - begun[-1])
+
+    resume = ForwardTransport._parse_newkeys
+    monkeypatch.setattr(ForwardTransport, "_send_kex_init", send_kex_init)
+    monkeypatch.setattr(ForwardTransport, "_parse_newkeys", parse_newkeys)
+    if asks == "client":
+        monkeypatch.setattr(LinkPacketizer, "REKEY_BYTES", 1 << 23)
+    with (
+        OpenSSHServer(**{"RekeyLimit": "8M"} if asks == "server" else {}) as server,
+        Peer("source") as source,
+        TunneledContext(isolate=False) as ctx,
+        ctx.socket(zmq.PULL) as sock,
+    ):
+        sock.linger = 0
+        sock.rcvtimeo = 10_000
+        sock.connect(source.address, ssh=options_for(server))
+        sending = threading.Thread(target=source.send, args=(8000, 10_000))
+        sending.start()
+        sock.recv()
+        longest, before = 0.0, time.monotonic()
+        for _ in range(7999):
+            sock.recv()
+            longest = max(longest, time.monotonic() - before)
+            before = time.monotonic()
+        sending.join()
+    assert len(took) > 5
+    # Besides, other processes want the processor.
+    assert longest < max(took[1:]) + 0.2
+
+
+@pytest.mark.parametrize("name", ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com"])
+def test_batches_are_used_without_aes_gcm(
+    name: str, echo: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed: list[int] = []
+    seal = EtmSealer.seal
+
+    def count(sealer: EtmSealer, plain: memoryview, out: memoryview, at: int) -> None:
+        sealed.append(len(plain))
+        seal(sealer, plain, out, at)
+
+    monkeypatch.setattr(EtmSealer, "seal", count)
+    with (
+        OpenSSHServer(Ciphers="aes256-ctr", MACs=f"hmac-sha2-256,{name}") as server,
+        TunneledContext(isolate=False) as ctx,
+        ctx.socket(zmq.DEALER) as sock,
+    ):
+        sock.rcvtimeo = sock.sndtimeo = 10_000
+        sock.linger = 0
+        sock.connect(echo.address, ssh=options_for(server))
+        exchange(sock, megabytes=10)
+        assert sock.tunnels[0].reconnects == 0
+    assert sum(sealed) > 10 << 20
+
+
+def test_paramiko_does_the_work_where_nothing_fits_the_batches(
+    ctx: TunneledContext, echo: Peer
+) -> None:
+    with OpenSSHServer(Ciphers="aes128-ctr", MACs="hmac-sha2-256") as server:
+        sock = ctx.socket(zmq.DEALER)
+        sock.connect(echo.address, ssh=options_for(server))
+        exchange(sock, megabytes=10)
+        assert sock.tunnels[0].reconnects == 0
+        sock.close(linger=0)
+
+
+class OldEngine:
+    """AES-GCM as it was in cryptography before it could write to a given buffer."""
+
+    def __init__(self, key: bytes) -> None:
+        engine = AESGCM(key)
+        self.encrypt, self.decrypt = engine.encrypt, engine.decrypt
+
+
+@pytest.mark.parametrize("open_with", [AESGCM, OldEngine])
+@pytest.mark.parametrize("seal_with", [AESGCM, OldEngine])
+def test_what_one_version_of_cryptography_seals_the_other_opens(
+    seal_with: Any, open_with: Any
+) -> None:
+    key, nonce = bytes(range(16)), bytes(4) + b"\xff" * 8
+    sealer = GcmSealer(seal_with(key), nonce, 0)
+    opener = GcmOpener(open_with(key), nonce, 0)
+    for plain in (bytes(range(32)), bytes(64)):
+        packet = memoryview(bytearray(100))
+        sealer.seal(memoryview(plain), packet, 0)
+        out = memoryview(bytearray(100))
+        opener.open(packet, 0, 4 + len(plain) + 16, out, 1)
+        assert bytes(out[1 : 1 + len(plain)]) == plain
+
+
+def test_a_changed_packet_is_not_opened() -> None:
+    engine = Cipher(AES(bytes(16)), CTR(bytes(16)))
+    pairs = (
+        (GcmSealer(AESGCM(bytes(16)), bytes(12), 5), GcmOpener(AESGCM(bytes(16)), bytes(12), 5)),
+        (
+            EtmSealer(engine.encryptor(), hashlib.sha256, bytes(32), 32, 5),
+            EtmOpener(engine.decryptor(), hashlib.sha256, bytes(32), 32, 5),
+        ),
+    )
+    for sealer, opener in pairs:
+        packet, out = memoryview(bytearray(100)), memoryview(bytearray(100))
+        sealer.seal(memoryview(bytes(32)), packet, 0)
+        packet[20] ^= 1
+        with pytest.raises(paramiko.SSHException, match="Mismatched MAC"):
+            opener.open(packet, 0, 36 + sealer.tag_size, out, 0)
 
 
 def test_batches_are_used_where_paramiko_is_as_expected() -> None:

@@ -6,7 +6,6 @@ import errno
 import select
 import socket
 import time
-from collections import deque
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -14,19 +13,13 @@ from typing import TYPE_CHECKING
 from paramiko.ssh_exception import SSHException
 
 from .pump import READ, WRITE
+from .window import ReceiveWindow
 
 if TYPE_CHECKING:
     from .forward import Forward
     from .transport import ForwardTransport
 
-__all__ = ["STALL_TIMEOUT", "WINDOW", "Connection", "Owes", "is_abandoned"]
-
-# Bytes that the server may send before we have to take them (RFC 4254, section 5.2). A larger
-# window makes sshd slow, see "How it works" in the README.
-WINDOW = 1 << 21
-
-# The server is told of new room in steps of this size.
-_WINDOW_STEP = WINDOW // 8
+__all__ = ["STALL_TIMEOUT", "Connection", "Owes", "is_abandoned"]
 
 # Seconds for which a connection that one end has closed may stand still before it is given up:
 # about as long as the kernel tries to deliver what a program left in a TCP socket.
@@ -39,8 +32,12 @@ _SEND_BUFFER = 1 << 20
 _EARLY_SIZE = 4096
 _GREETING_SIZE = 64
 
-# Pieces to write to libzmq at once; more are joined first.
-_MAX_PIECES = 16
+# Bytes to read from libzmq before the others get their turn, and what is not worth a second look.
+_READ_AT_ONCE = 1 << 18
+_SMALL = 1 << 12
+
+# Bytes to write to libzmq at once, of what it did not take before.
+_WRITE_SIZE = 1 << 18
 
 
 class Owes(Enum):
@@ -91,18 +88,18 @@ class Connection:
         self._eof_sent = False
         self._close_sent = False
 
-        # From the server: what libzmq has not taken yet, and the room that the server has left.
-        self._pending: deque[memoryview] = deque()
-        self._in_window = WINDOW
-        self._taken = 0
+        # From the server: what libzmq has not taken yet, and how much may come.
+        self._pending = bytearray()
+        self._in_window = ReceiveWindow(transport.path)
         self._greeted = False
         self._remote_eof = False
         self._remote_closed = False
         # libzmq takes nothing any more.
         self._discarding = False
 
-        # Whether the server has answered.
+        # Whether the server has answered, and since when it has been asked.
         self.answered = False
+        self._asked = time.monotonic()
         self.id = transport.open(self, forward.remote)
         self.update()
 
@@ -136,40 +133,47 @@ class Connection:
                 self._read()
 
     def _read(self) -> None:
-        if not self.transport.writable:
-            self._pause()
-            return
-        data = self._receive(self._out_window)
-        if data:
-            self._send_data(data)
-        elif data is not None:
-            self._send_eof()
-        if not self._out_window or self.local_eof:
-            self.update()
+        rest = _READ_AT_ONCE
+        while rest > 0:
+            if not self.transport.writable:
+                self._pause()
+                return
+            count = self._receive(self._out_window)
+            if count is None:
+                return
+            if count:
+                self._send_data(count)
+            else:
+                self._send_eof()
+            if not self._out_window or self.local_eof:
+                self.update()
+                return
+            # libzmq may have written more meanwhile: so it can leave with one system call.
+            rest = 0 if count < _SMALL else rest - count
 
     def _read_early(self) -> None:
-        self._early += self._receive(_EARLY_SIZE - len(self._early)) or b""
+        count = self._receive(_EARLY_SIZE - len(self._early)) or 0
+        self._early += self.transport.read_buffer[:count]
         if self.local_eof and _is_greeting(self._early):
             self.abort()
         self.update()
 
-    def _receive(self, size: int) -> memoryview | None:
-        """Read from libzmq; nothing at its end, `None` if there is nothing yet."""
-        buffer = self.transport.read_buffer
+    def _receive(self, size: int) -> int | None:
+        """Read from libzmq to the transport's buffer; 0 at its end, `None` if nothing is there."""
         try:
-            count = self._sock.recv_into(buffer[:size])
+            count = self._sock.recv_into(self.transport.read_buffer[:size])
         except (BlockingIOError, InterruptedError):
             return None
         except OSError:
             count = 0
         self.last_progress = time.monotonic()
         self.local_eof = not count
-        return buffer[:count]
+        return count
 
-    def _send_data(self, data: memoryview) -> None:
-        self._out_window -= len(data)
-        self._forward.bytes_sent += len(data)
-        self.transport.send_data(self, data)
+    def _send_data(self, count: int) -> None:
+        self._out_window -= count
+        self._forward.bytes_sent += count
+        self.transport.send_data(self, count)
 
     def _send_eof(self) -> None:
         if not self._eof_sent:
@@ -194,7 +198,8 @@ class Connection:
                 return
             data, self._early = self._early[: self._out_window], self._early[self._out_window :]
             if data:
-                self._send_data(memoryview(data))
+                self.transport.read_buffer[: len(data)] = data
+                self._send_data(len(data))
             if self.local_eof and not self._early:
                 self._send_eof()
         self.update()
@@ -213,6 +218,7 @@ class Connection:
     def opened(self, remote_id: int, window: int, max_packet: int) -> None:
         """The server has connected to the peer."""
         self.answered = True
+        self.transport.path.answered(time.monotonic() - self._asked)
         self.remote_id, self._out_window, self.max_packet = remote_id, window, max_packet
         if self.state == "closed":
             self._send_close()  # given up meanwhile
@@ -228,34 +234,27 @@ class Connection:
             self._finish()
             self._forward.on_refused(reason)
 
-    def feed(self, pieces: list[memoryview], size: int) -> None:
-        """Hand data to libzmq; what it does not take now waits, and takes up window."""
+    def feed(self, data: memoryview) -> None:
+        """Hand data to libzmq; what it does not take now is copied, and takes up window."""
         if self.state == "closed":
             return  # given up here, and the server does not know yet
-        self._in_window -= size
-        if self._in_window < 0 or self._remote_eof:
+        size = len(data)
+        if not self._in_window.receive(size) or self._remote_eof:
             raise SSHException("the server sent more than the channel's window, or after its end")
         self._forward.bytes_received += size
         self._greeted = True
-        if len(pieces) > _MAX_PIECES:
-            pieces = [memoryview(b"".join(pieces))]
         if self._pending:
-            self._pending.extend(pieces)
+            self._pending += data
             return
         self.last_progress = time.monotonic()
-        taken = size if self._discarding else self._send(pieces)
+        taken = size if self._discarding else self._send(data)
         if taken < size:
-            for piece in pieces:
-                if taken >= len(piece):
-                    taken -= len(piece)
-                else:
-                    self._pending.append(piece[taken:])
-                    taken = 0
+            self._pending += data[taken:]
             self.update()
 
     def skip(self, size: int) -> None:
         """Drop data that is not for libzmq."""
-        self._in_window -= size
+        self._in_window.receive(size)
         self._give_back(size)
 
     def eof(self) -> None:
@@ -298,21 +297,18 @@ class Connection:
 
     def _write(self) -> None:
         while self._pending:
-            pieces = [self._pending.popleft() for _ in range(min(len(self._pending), _MAX_PIECES))]
-            taken = self._send(pieces)
-            while pieces and taken >= len(pieces[0]):
-                taken -= len(pieces.pop(0))
-            if pieces:
-                pieces[0] = pieces[0][taken:]
-                self._pending.extendleft(reversed(pieces))
+            with memoryview(self._pending) as pending, pending[:_WRITE_SIZE] as data:
+                taken = self._send(data)
+            if not taken:
                 break
+            del self._pending[:taken]
         self.last_progress = time.monotonic()
         self._after_write()
 
-    def _send(self, pieces: list[memoryview]) -> int:
+    def _send(self, data: memoryview) -> int:
         """Write to libzmq and give the server the room back; return the number of bytes taken."""
         try:
-            taken = self._sock.send(pieces[0]) if len(pieces) == 1 else self._sock.sendmsg(pieces)
+            taken = self._sock.send(data)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as exc:
@@ -320,17 +316,15 @@ class Connection:
                 return 0
             # libzmq has closed: what is for it goes nowhere, what came from it still arrives.
             self._discarding = True
-            taken = sum(map(len, pieces))
+            taken = len(data)
         self._give_back(taken)
         return taken
 
     def _give_back(self, size: int) -> None:
         """Let the server send as much again as libzmq has taken."""
-        self._taken += size
-        if self._taken >= _WINDOW_STEP and not self._remote_eof and not self._close_sent:
-            self.transport.send_window_adjust(self, self._taken)
-            self._in_window += self._taken
-            self._taken = 0
+        room = self._in_window.take(size)
+        if room and not self._remote_eof and not self._close_sent:
+            self.transport.send_window_adjust(self, room)
 
     def _after_write(self) -> None:
         if not self._pending:
@@ -379,6 +373,7 @@ class Connection:
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
         self._pending.clear()
+        self._in_window.close()
         self._forward.on_connection_closed(self)
 
 

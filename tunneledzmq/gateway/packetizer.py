@@ -11,29 +11,40 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cryptography.exceptions import InvalidTag
 from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_WINDOW_ADJUST
 from paramiko.message import Message
 from paramiko.packet import NeedRekeyException, Packetizer
 from paramiko.ssh_exception import SSHException
+
+from .ciphers import EtmOpener, EtmSealer, GcmOpener, GcmSealer, Opener, Sealer
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .pump import Link
     from .transport import ForwardTransport
 
-__all__ = ["BatchPacketizer", "LinkPacketizer", "packetizer_class"]
+__all__ = ["HEADROOM", "TAILROOM", "BatchPacketizer", "LinkPacketizer", "packetizer_class"]
 
 # The largest packet that OpenSSH sends or takes (packet.c, PACKET_MAX_SIZE).
 _MAX_PACKET = 1 << 18
 
 _BLOCK = 16
-_TAG = 16
 _U32 = struct.Struct(">I")
-_U32_U32 = struct.Struct(">II")
 _DATA = bytes([MSG_CHANNEL_DATA])
-_DATA_HEADER = struct.Struct(">cII")
-_BYTES = [bytes([value]) for value in range(256)]
+
+# Of a packet with channel data: the padding's length, the message's number, the channel's, and
+# the data's length. (A window adjust has the same form.)
+_HEADER = struct.Struct(">BBII")
+
+# What a packet needs around its data, so that it can be encrypted where it lies.
+HEADROOM = _HEADER.size
+TAILROOM = _BLOCK + 4
+
+# What is decrypted before it is handed on.
+_PLAIN_SIZE = 1 << 19
+
+# Random bytes for the padding, fetched at once.
+_RANDOM_SIZE = 1 << 14
 
 # For the tests, which show that all holds without the batches too.
 _DISABLED = "TUNNELEDZMQ_NO_BATCHES"
@@ -74,19 +85,25 @@ class LinkPacketizer(Packetizer):  # type: ignore[misc]
     def start_handshake(self, timeout: float) -> None:
         """Start no timer thread: whoever dials has a deadline for all of the login."""
 
-    def send_data(self, connection: Connection, data: memoryview) -> None:
-        """Send channel data in packets of the channel's size."""
-        step = connection.max_packet
-        for start in range(0, len(data), step):
+    def send_data(self, connection: Connection, buffer: memoryview, size: int) -> None:
+        """Send channel data, in packets of the channel's size.
+
+        Args:
+            connection: whose data it is.
+            buffer: the data, from :data:`HEADROOM` on, with :data:`TAILROOM` behind it.
+            size: the data's.
+        """
+        for start in range(HEADROOM, HEADROOM + size, connection.max_packet):
+            end = min(start + connection.max_packet, HEADROOM + size)
             message = Message()
             message.add_byte(_DATA)
             message.add_int(connection.remote_id)
-            message.add_string(bytes(data[start : start + step]))
+            message.add_string(bytes(buffer[start:end]))
             self.send_message(message)
 
 
 class BatchPacketizer(LinkPacketizer):
-    """Reads and writes AES-GCM packets (RFC 5647) in batches, and channel data without detours.
+    """Reads and writes packets in batches, and channel data without detours.
 
     Data and window adjusts of channels go straight to their :class:`Connection`; every other
     message goes the way that it goes in paramiko. The methods that send are called with the
@@ -96,21 +113,19 @@ class BatchPacketizer(LinkPacketizer):
     def __init__(self, link: Link) -> None:
         super().__init__(link)
         self._link = link
-        self._random = b""
+        self._random = memoryview(b"")
 
-        # The keys in use where the cipher is AES-GCM: None where paramiko does the work.
-        self._seal: Any = None
-        self._open: Any = None
-        # Fixed part and invocation counter of the nonce (RFC 5647, section 7.1).
-        self._seal_iv, self._seal_count = b"", 0
-        self._open_iv, self._open_count = b"", 0
-        # Packet sequence numbers, which AES-GCM has no use for, but what comes after it may.
-        self._sequence_out = self._sequence_in = 0
-        # Since the last key exchange.
-        self._packets_out = self._bytes_out = 0
-        self._packets_in = self._bytes_in = 0
+        # The keys in use where the cipher can be used in batches: None where paramiko does the
+        # work.
+        self._sealer: Sealer | None = None
+        self._opener: Opener | None = None
+        # Where the packets and bytes since the last key exchange count from.
+        self._first_out = self._first_in = 0
+        self._bytes_out = self._bytes_in = 0
         self._deflate: Callable[[bytes], bytes] | None = None
         self._inflate: Callable[[bytes], bytes] | None = None
+        # Decrypted packets. The data of successive ones is made to lie together.
+        self._plain = memoryview(bytearray(HEADROOM + _PLAIN_SIZE + _MAX_PACKET + TAILROOM))
 
     # Keys, as the key exchange sets them
 
@@ -118,38 +133,46 @@ class BatchPacketizer(LinkPacketizer):
         self, block_engine: Any, block_size: int, *args: Any, **kwargs: Any
     ) -> None:
         """Take over the new key for sending."""
-        if self._seal is not None:
-            self._Packetizer__sequence_number_out = self._sequence_out
+        if self._sealer is not None:
+            self._Packetizer__sequence_number_out = self._sealer.sequence & 0xFFFFFFFF
         super().set_outbound_cipher(block_engine, block_size, *args, **kwargs)
-        self._packets_out = self._bytes_out = 0
-        self._seal = None
+        sequence = self._first_out = self._Packetizer__sequence_number_out
+        self._bytes_out = 0
+        self._sealer = None
         if kwargs.get("aead"):
-            self._seal = block_engine
-            self._seal_iv, self._seal_count = _split_nonce(kwargs["iv_out"])
-            self._sequence_out = self._Packetizer__sequence_number_out
+            self._sealer = GcmSealer(block_engine, kwargs["iv_out"], sequence)
+        elif kwargs.get("etm") and block_size == _BLOCK:
+            self._sealer = EtmSealer(block_engine, *_mac(kwargs), sequence)
 
-    def set_inbound_cipher(self, block_engine: Any, *args: Any, **kwargs: Any) -> None:
+    def set_inbound_cipher(
+        self, block_engine: Any, block_size: int, *args: Any, **kwargs: Any
+    ) -> None:
         """Take over the new key for receiving."""
-        if self._open is not None:
-            self._Packetizer__sequence_number_in = self._sequence_in
-        super().set_inbound_cipher(block_engine, *args, **kwargs)
-        self._packets_in = self._bytes_in = 0
-        self._open = None
+        if self._opener is not None:
+            self._Packetizer__sequence_number_in = self._opener.sequence & 0xFFFFFFFF
+        super().set_inbound_cipher(block_engine, block_size, *args, **kwargs)
+        sequence = self._first_in = self._Packetizer__sequence_number_in
+        self._bytes_in = 0
+        self._opener = None
         # What paramiko has read too much of the banner comes first; that is none of ours.
-        if kwargs.get("aead") and not self._Packetizer__remainder:
-            self._open = block_engine
-            self._open_iv, self._open_count = _split_nonce(kwargs["iv_in"])
-            self._sequence_in = self._Packetizer__sequence_number_in
+        if self._Packetizer__remainder:
+            return
+        if kwargs.get("aead"):
+            self._opener = GcmOpener(block_engine, kwargs["iv_in"], sequence)
+        elif kwargs.get("etm") and block_size == _BLOCK:
+            self._opener = EtmOpener(block_engine, *_mac(kwargs), sequence)
 
     def reset_seqno_out(self) -> None:
         """Start again from 0 (strict key exchange)."""
         super().reset_seqno_out()
-        self._sequence_out = 0
+        if self._sealer is not None:
+            self._sealer.sequence = 0
 
     def reset_seqno_in(self) -> None:
         """Start again from 0 (strict key exchange)."""
         super().reset_seqno_in()
-        self._sequence_in = 0
+        if self._opener is not None:
+            self._opener.sequence = 0
 
     def set_outbound_compressor(self, compressor: Callable[[bytes], bytes]) -> None:
         """Compress from now on."""
@@ -165,46 +188,61 @@ class BatchPacketizer(LinkPacketizer):
 
     def send_message(self, data: Message) -> None:
         """Send one message."""
-        if self._seal is None:
+        sealer = self._sealer
+        if sealer is None:
             super().send_message(data)
-        else:
-            self._send_payload(data.asbytes())
-            self._check_sent()
+            return
+        payload = data.asbytes()
+        if self._deflate is not None:
+            payload = self._deflate(payload)
+        padding = _padding(1 + len(payload))
+        plain = memoryview(b"".join((bytes((padding,)), payload, self._random_bytes(padding))))
+        size = 4 + len(plain) + sealer.tag_size
+        out, at = self._link.room(size)
+        sealer.seal(plain, out, at)
+        self._link.sent(size)
+        self._count_sent(sealer, size)
 
-    def send_data(self, connection: Connection, data: memoryview) -> None:
-        """Send channel data in packets of the channel's size."""
-        if self._seal is None:
-            super().send_data(connection, data)
+    def send_data(self, connection: Connection, buffer: memoryview, size: int) -> None:
+        """Send channel data, in packets of the channel's size, encrypted where it lies."""
+        sealer = self._sealer
+        if sealer is None or self._deflate is not None:
+            super().send_data(connection, buffer, size)
             return
         step = connection.max_packet
-        for start in range(0, len(data), step):
-            piece = data[start : start + step]
-            self._send_payload(_DATA_HEADER.pack(_DATA, connection.remote_id, len(piece)), piece)
-        self._check_sent()
+        overhead = 4 + HEADROOM + TAILROOM + sealer.tag_size
+        out, begin = self._link.room(size + overhead * (size // step + 1))
+        at = begin
+        start, rest = 0, size
+        while rest:
+            count = step if rest > step else rest
+            rest -= count
+            end = start + HEADROOM + count
+            padding = _padding(HEADROOM + count)
+            stop = end + padding
+            _HEADER.pack_into(buffer, start, padding, MSG_CHANNEL_DATA, connection.remote_id, count)
+            # The padding lies on the next packet's data, and the next header on this one's.
+            covered = bytes(buffer[end:stop]) if rest else None
+            buffer[end:stop] = self._random_bytes(padding)
+            sealer.seal(buffer[start:stop], out, at)
+            if covered is not None:
+                buffer[end:stop] = covered
+            at += 4 + stop - start + sealer.tag_size
+            start += count
+        self._link.sent(at - begin)
+        self._count_sent(sealer, at - begin)
 
-    def _send_payload(self, *parts: bytes | memoryview) -> None:
-        if self._deflate is not None:
-            parts = (self._deflate(b"".join(parts)),)
-        size = sum(map(len, parts))
-        padding = _BLOCK - (size + 1) % _BLOCK
-        if padding < 4:
-            padding += _BLOCK
-        if len(self._random) < padding:
-            self._random = os.urandom(4096)
-        fill, self._random = self._random[:padding], self._random[padding:]
-        length = _U32.pack(1 + size + padding)
-        plain = b"".join((_BYTES[padding], *parts, fill))
-        nonce = self._seal_iv + self._seal_count.to_bytes(8, "big")
-        self._seal_count = (self._seal_count + 1) & 0xFFFFFFFFFFFFFFFF
-        self._sequence_out = (self._sequence_out + 1) & 0xFFFFFFFF
-        self._packets_out += 1
-        self._bytes_out += len(plain)
-        self._link.send(length)
-        self._link.send(self._seal.encrypt(nonce, plain, length))
+    def _random_bytes(self, count: int) -> memoryview:
+        if len(self._random) < count:
+            self._random = memoryview(os.urandom(_RANDOM_SIZE))
+        fill, self._random = self._random[:count], self._random[count:]
+        return fill
 
-    def _check_sent(self) -> None:
+    def _count_sent(self, sealer: Sealer, size: int) -> None:
+        self._bytes_out += size
         if (
-            self._packets_out >= self.REKEY_PACKETS or self._bytes_out >= self.REKEY_BYTES
+            self._bytes_out >= self.REKEY_BYTES
+            or sealer.sequence - self._first_out >= self.REKEY_PACKETS
         ) and not self.need_rekey():
             self._trigger_rekey()
 
@@ -218,9 +256,9 @@ class BatchPacketizer(LinkPacketizer):
             NeedRekeyException: a key exchange is due.
             SSHException: what came is no SSH.
         """
-        while self._open is not None:
+        while self._opener is not None:
             with self.transport.pump.lock:
-                message = self._read_batch()
+                message = self._read_batch(self._opener)
             if message is not None:
                 return message
             try:
@@ -234,76 +272,82 @@ class BatchPacketizer(LinkPacketizer):
         result: tuple[int, Message] = super().read_message()
         return result
 
-    def _read_batch(self) -> tuple[int, Message] | None:
+    def _read_batch(self, opener: Opener) -> tuple[int, Message] | None:
         """Handle what is in the buffer, up to a message for paramiko."""
-        # Consecutive data of one channel, to be delivered at once.
-        receiver: Connection | None = None
-        pieces: list[memoryview] = []
-        size = 0
+        link, plain = self._link, self._plain
+        data, begin = link.buffer, link.start
+        connections = self.transport.connections
         direct = self._inflate is None and not self.transport.expects_packet
+        # Data of one channel, to be delivered at once: plain[first:end].
+        receiver: Connection | None = None
+        first = end = HEADROOM
         message = None
-        while message is None and (plain := self._next_packet()) is not None:
-            end = len(plain) - plain[0]
-            kind = plain[1]
+        while message is None and (length := self._next_length(opener)):
+            start = link.start
+            link.start = stop = start + 4 + length + opener.tag_size
+            if end > _PLAIN_SIZE:
+                if receiver is not None:
+                    receiver.feed(plain[first:end])
+                first = end = HEADROOM
+            # The packet's header lies on the data before it.
+            at = end - HEADROOM
+            covered = bytes(plain[at:end])
+            opener.open(data, start, stop, plain, at)
+            padding, kind, number, value = _HEADER.unpack_from(plain, at)
+            if padding + 2 > length:
+                raise SSHException("Invalid packet padding")
             connection = None
-            if direct and kind in (MSG_CHANNEL_DATA, MSG_CHANNEL_WINDOW_ADJUST) and end >= 10:
-                number, value = _U32_U32.unpack_from(plain, 2)
-                connection = self.transport.connections.get(number)
+            if (
+                direct
+                and kind in (MSG_CHANNEL_DATA, MSG_CHANNEL_WINDOW_ADJUST)
+                and HEADROOM + padding <= length
+            ):
+                connection = connections.get(number)
             if connection is None:
-                message = self._message(plain[1:end])
-            elif kind == MSG_CHANNEL_WINDOW_ADJUST:
+                message = self._message(bytes(plain[at + 1 : at + length - padding]))
+                plain[at:end] = covered
+                continue
+            plain[at:end] = covered
+            if kind == MSG_CHANNEL_WINDOW_ADJUST:
                 connection.window_adjust(value)
-            else:
-                if 10 + value > end:
-                    raise SSHException("channel data longer than its packet")
-                if connection is not receiver:
-                    if receiver is not None:
-                        receiver.feed(pieces, size)
-                    receiver, pieces, size = connection, [], 0
-                pieces.append(memoryview(plain)[10 : 10 + value])
-                size += value
+                continue
+            if HEADROOM + value + padding > length:
+                raise SSHException("channel data longer than its packet")
+            if connection is not receiver:
+                if receiver is not None:
+                    receiver.feed(plain[first:end])
+                receiver, first = connection, end
+            end += value
         if receiver is not None:
-            receiver.feed(pieces, size)
+            receiver.feed(plain[first:end])
+        self._count_received(opener, link.start - begin)
         return message
 
-    def _next_packet(self) -> bytes | None:
-        """Decrypt the next packet; `None` when it is not there as a whole yet."""
+    def _next_length(self, opener: Opener) -> int:
+        """Return the length of the next packet; 0 when it is not there as a whole yet."""
         link = self._link
-        start = link.start
-        if link.end - start < 4:
-            return None
-        (length,) = _U32.unpack_from(link.buffer, start)
+        available = link.end - link.start
+        if available < 4:
+            return 0
+        length: int = _U32.unpack_from(link.buffer, link.start)[0]
         if not _BLOCK <= length <= _MAX_PACKET or length % _BLOCK:
             raise SSHException("Invalid packet blocking")
-        end = start + 4 + length + _TAG
-        if end > link.end:
-            return None
-        nonce = self._open_iv + self._open_count.to_bytes(8, "big")
-        try:
-            plain: bytes = self._open.decrypt(
-                nonce, link.buffer[start + 4 : end], link.buffer[start : start + 4]
-            )
-        except InvalidTag:
-            raise SSHException("Mismatched MAC") from None
-        if plain[0] + 2 > length:
-            raise SSHException("Invalid packet padding")
-        link.start = end
-        self._open_count = (self._open_count + 1) & 0xFFFFFFFFFFFFFFFF
-        self._sequence_in = (self._sequence_in + 1) & 0xFFFFFFFF
-        self._packets_in += 1
-        self._bytes_in += length
-        if (
-            self._packets_in >= self.REKEY_PACKETS or self._bytes_in >= self.REKEY_BYTES
-        ) and not self.need_rekey():
-            self._trigger_rekey()
-        return plain
+        return length if 4 + length + opener.tag_size <= available else 0
 
     def _message(self, payload: bytes) -> tuple[int, Message]:
         if self._inflate is not None:
             payload = self._inflate(payload)
         message = Message(payload[1:])
-        message.seqno = (self._sequence_in - 1) & 0xFFFFFFFF
+        message.seqno = (self._opener.sequence - 1) & 0xFFFFFFFF if self._opener else 0
         return payload[0], message
+
+    def _count_received(self, opener: Opener, size: int) -> None:
+        self._bytes_in += size
+        if (
+            self._bytes_in >= self.REKEY_BYTES
+            or opener.sequence - self._first_in >= self.REKEY_PACKETS
+        ) and not self.need_rekey():
+            self._trigger_rekey()
 
 
 def packetizer_class() -> type[LinkPacketizer]:
@@ -330,5 +374,10 @@ def packetizer_class() -> type[LinkPacketizer]:
     return LinkPacketizer
 
 
-def _split_nonce(nonce: bytes) -> tuple[bytes, int]:
-    return nonce[:4], int.from_bytes(nonce[4:], "big")
+def _padding(size: int) -> int:
+    """Return how much to add: to a multiple of the block, and at least 4 (RFC 4253, section 6)."""
+    return 4 + -(size + 4) % _BLOCK
+
+
+def _mac(kwargs: dict[str, Any]) -> tuple[Any, bytes, int]:
+    return kwargs["mac_engine"], kwargs["mac_key"], kwargs["mac_size"]

@@ -10,9 +10,7 @@ import selectors
 import socket
 import threading
 import time
-from collections import deque
 from contextlib import suppress
-from itertools import islice
 from typing import Protocol
 
 __all__ = ["READ", "WRITE", "Link", "Pump", "Source"]
@@ -27,8 +25,8 @@ _INPUT_SIZE = 1 << 19
 _HIGH_WATER = 1 << 20
 _LOW_WATER = 1 << 18
 
-# Pieces for one sendmsg: its cost for each piece grows with their number.
-_MAX_PIECES = 64
+# Room for what waits for the SSH socket: with less, what is left must be moved often.
+_OUTPUT_SIZE = 2 * _HIGH_WATER
 
 # Seconds that an orderly end waits for the last bytes to leave.
 _CLOSE_TIMEOUT = 2.0
@@ -78,8 +76,8 @@ class Pump:
             with suppress(KeyError, ValueError, OSError):
                 self._selector.unregister(source.fileno())
 
-    def run_once(self, timeout: float | None) -> None:
-        """Wait for events and handle them."""
+    def run_once(self, timeout: float | None) -> bool:
+        """Wait for events and handle them; tell whether there were any."""
         events = self._selector.select(timeout)
         with self.lock:
             for key, mask in events:
@@ -87,6 +85,7 @@ class Pump:
                 wanted = mask & self._interest.get(key.data, 0)
                 if wanted:
                     key.data.ready(wanted)
+        return bool(events)
 
     def after_fork(self) -> None:
         """Replace the lock: whoever held it is not there in a forked child."""
@@ -115,9 +114,11 @@ class Link:
         self.end = 0
         self.last_received = time.monotonic()
 
-        # Bytes for the server, in pieces, and their number.
-        self._output: deque[bytes | memoryview] = deque()
-        self._output_size = 0
+        # Bytes for the server: output[start:end].
+        self._output = memoryview(bytearray(_OUTPUT_SIZE))
+        self._output_start = 0
+        self._output_end = 0
+        self._waits_to_write = False
         # The thread that runs the pump; it sends when all that can be done at once is done.
         self._thread = 0
         # Called when the output falls below the low-water mark.
@@ -131,6 +132,7 @@ class Link:
         self._quickack = (
             getattr(socket, "TCP_QUICKACK", None) if sock.family != socket.AF_UNIX else None
         )
+        self._unacknowledged = False
         with pump.lock:
             pump.watch(self, READ)
 
@@ -143,12 +145,9 @@ class Link:
     def send(self, data: bytes | memoryview) -> int:
         """Take `data` for the server. Never blocks, and takes all of it."""
         with self._pump.lock:
-            if self._closed:
-                raise EOFError
-            self._output.append(data)
-            self._output_size += len(data)
-            if threading.get_ident() != self._thread:
-                self._flush()
+            output, at = self.room(len(data))
+            output[at : at + len(data)] = data
+            self.sent(len(data))
         return len(data)
 
     def recv(self, size: int) -> bytes:
@@ -167,7 +166,7 @@ class Link:
     def abort(self) -> None:
         """Close without sending what still waits."""
         with self._pump.lock:
-            self._output.clear()
+            self._output_start = self._output_end
             self.close()
 
     def close(self) -> None:
@@ -181,9 +180,7 @@ class Link:
                 self._closed = True
                 with suppress(OSError):
                     self._sock.settimeout(_CLOSE_TIMEOUT)
-                    for data in self._output:
-                        self._sock.sendall(data)
-                self._output.clear()
+                    self._sock.sendall(self._output[self._output_start : self._output_end])
                 with suppress(OSError):
                     self._sock.shutdown(socket.SHUT_RDWR)
             if not self._released and self._thread in (0, threading.get_ident()):
@@ -201,9 +198,31 @@ class Link:
     @property
     def full(self) -> bool:
         """Whether so much waits for the server that no more should be read for it."""
-        if self._output_size > _HIGH_WATER:
+        if self._output_end - self._output_start > _HIGH_WATER:
             self._was_full = True
         return self._was_full
+
+    def room(self, size: int) -> tuple[memoryview, int]:
+        """Make room for `size` more bytes for the server; return the buffer, and where to write.
+
+        Raises:
+            EOFError: the connection is closed.
+        """
+        if self._closed:
+            raise EOFError
+        if self._output_end + size > len(self._output):
+            rest = self._output[self._output_start : self._output_end]
+            if len(rest) + size > len(self._output):
+                self._output = memoryview(bytearray(2 * (len(rest) + size)))
+            self._output[: len(rest)] = rest
+            self._output_start, self._output_end = 0, len(rest)
+        return self._output, self._output_end
+
+    def sent(self, size: int) -> None:
+        """Take over the `size` bytes that were written where :meth:`room` said."""
+        self._output_end += size
+        if threading.get_ident() != self._thread:
+            self._flush()
 
     def fill(self) -> bool:
         """Run the pump until there are new bytes in the buffer; `False` at the end of file.
@@ -217,13 +236,18 @@ class Link:
                 self._thread = threading.get_ident()
                 if self._closed:
                     return False
-                if self._output:
+                if self._output_end:
                     self._flush()
                 if self._readable and (received := self._receive()) is not None:
                     return received
             timeout = None if deadline is None else deadline - time.monotonic()
             if timeout is not None and timeout <= 0:
                 raise TimeoutError
+            if self._unacknowledged:
+                # What is sent meanwhile takes the acknowledgement along.
+                if self._pump.run_once(0):
+                    continue
+                self._acknowledge()
             self._pump.run_once(timeout)
 
     def fileno(self) -> int:
@@ -254,28 +278,36 @@ class Link:
             return False
         self.end += count
         self.last_received = time.monotonic()
-        if self._quickack is not None:
-            self._sock.setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
+        self._unacknowledged = self._quickack is not None
         return True
+
+    def _acknowledge(self) -> None:
+        with self._pump.lock:
+            self._unacknowledged = False
+            if self._quickack is not None and not self._closed:
+                self._sock.setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
 
     def _flush(self) -> None:
         if self._closed:
             return
-        output = self._output
+        start, end = self._output_start, self._output_end
         try:
-            while output:
-                sent = self._sock.sendmsg(list(islice(output, _MAX_PIECES)))
-                self._output_size -= sent
-                while sent:
-                    piece = output.popleft()
-                    if sent < len(piece):
-                        output.appendleft(memoryview(piece)[sent:])
-                        break
-                    sent -= len(piece)
+            while start < end:
+                start += self._sock.send(self._output[start:end])
+                self._unacknowledged = False
         except BlockingIOError:
             pass
-        self._pump.watch(self, READ | WRITE if output else READ)
-        if self._was_full and self._output_size < _LOW_WATER:
+        if start < end:
+            self._output_start = start
+        else:
+            self._output_start = self._output_end = 0
+            if len(self._output) > _OUTPUT_SIZE:
+                self._output = memoryview(bytearray(_OUTPUT_SIZE))
+        waits = start < end
+        if waits != self._waits_to_write:
+            self._waits_to_write = waits
+            self._pump.watch(self, READ | WRITE if waits else READ)
+        if self._was_full and end - start < _LOW_WATER:
             self._was_full = False
             self.on_writable()
 

@@ -13,10 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import paramiko
-from paramiko.auth_handler import AuthOnlyHandler
 from paramiko.common import (
     DEBUG,
     MSG_CHANNEL_CLOSE,
@@ -38,9 +37,11 @@ from paramiko.common import (
 )
 from paramiko.message import Message
 
-from .connection import WINDOW, Connection
-from .packetizer import LinkPacketizer, packetizer_class
+from .connection import Connection
+from .packetizer import HEADROOM, TAILROOM, LinkPacketizer, packetizer_class
 from .pump import Link, Pump
+from .userauth import Userauth
+from .window import FIRST_SIZE, Path
 
 if TYPE_CHECKING:
     Handler = Callable[[Connection, Message], None]
@@ -89,6 +90,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
     """
 
     packetizer: LinkPacketizer
+    auth_handler: Userauth
 
     def __init__(
         self,
@@ -98,7 +100,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
     ) -> None:
         self.pump = pump
         # For whichever connection reads from libzmq at the moment.
-        self.read_buffer = memoryview(bytearray(_READ_SIZE))
+        self._read_buffer = memoryview(bytearray(HEADROOM + _READ_SIZE + TAILROOM))
+        self.read_buffer = self._read_buffer[HEADROOM:-TAILROOM]
         self.link = link
         self._on_end = on_end
         # Channels until the server has closed them too, by our numbers.
@@ -109,9 +112,10 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         # Connections that wait until the session takes data again, and messages that do.
         self.paused: list[Connection] = []
         self._deferred: list[Message] = []
-        # When the server was asked whether it is alive, and who wants to know.
-        self._asked_alive: deque[tuple[float, Callable[[float], None] | None]] = deque()
         self._service_accepted = threading.Event()
+        self.path = Path()
+        # When the questions were sent to which there is no answer yet, and who wants to know.
+        self._asked: deque[tuple[float, Callable[[float], None] | None]] = deque()
         # What the server said when it ended the session, if it did.
         self.disconnect_reason = ""
         # The host key that was verified; a key exchange must not bring another one.
@@ -123,10 +127,13 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         options = self.get_security_options()
         known = options.ciphers
         options.ciphers = [name for name in CIPHERS if name in known]
+        # Where there is no AES-GCM, these can still be used in batches.
+        options.digests = sorted(options.digests, key=lambda name: "-etm@" not in name)
         self._handler_table[MSG_CHANNEL_OPEN_SUCCESS] = self._on_open_success
         self._handler_table[MSG_CHANNEL_OPEN_FAILURE] = self._on_open_failure
-        for answer in (MSG_REQUEST_SUCCESS, MSG_REQUEST_FAILURE):
-            self._handler_table[answer] = self._on_alive
+        # paramiko's would be for someone who waits for the answer; nobody does.
+        self._handler_table[MSG_REQUEST_SUCCESS] = self._on_answer
+        self._handler_table[MSG_REQUEST_FAILURE] = self._on_answer
         link.on_writable = self.resume
 
     def pin_host_key(self) -> None:
@@ -171,7 +178,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         message = _message(MSG_CHANNEL_OPEN)
         message.add_string("direct-tcpip")
         message.add_int(number)
-        message.add_int(WINDOW)
+        message.add_int(FIRST_SIZE)
         message.add_int(_MAX_PACKET)
         for host, port in (remote, _ORIGIN):
             message.add_string(host)
@@ -184,9 +191,9 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         self.connections.pop(connection.id, None)
         self._channels.delete(connection.id)
 
-    def send_data(self, connection: Connection, data: memoryview) -> None:
-        """Send data, which may be overwritten afterwards; only while :attr:`writable`."""
-        self.packetizer.send_data(connection, data)
+    def send_data(self, connection: Connection, size: int) -> None:
+        """Send `size` bytes of :attr:`read_buffer`; only while :attr:`writable`."""
+        self.packetizer.send_data(connection, self._read_buffer, size)
 
     def send_eof(self, connection: Connection) -> None:
         """Tell the server that nothing more comes."""
@@ -228,7 +235,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         message.add_string("keepalive@openssh.com")
         message.add_boolean(True)
         with self.pump.lock:
-            self._asked_alive.append((time.monotonic(), on_answer))
+            self._asked.append((time.monotonic(), on_answer))
             self.send(message)
 
     def disconnect(self) -> None:
@@ -263,21 +270,27 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
             return
         message = _message(MSG_SERVICE_REQUEST)
         message.add_string("ssh-userauth")
+        self._asked.append((time.monotonic(), None))
         self._send_message(message)
         while not self._service_accepted.wait(0.1):
             if not self.active:
                 raise self.get_exception() or paramiko.SSHException("No existing session")
         self.auth_handler = self.get_auth_handler()
 
-    def get_auth_handler(self) -> AuthOnlyHandler:
+    def get_auth_handler(self) -> Userauth:
         """Make the handler for the authentication requests."""
-        return _AuthHandler(self)
+        return Userauth(self)
 
     # paramiko's inside
+
+    def _log(self, level: int, msg: str, *args: Any) -> None:
+        # What went wrong is told by whoever uses the session, without paramiko's tracebacks.
+        super()._log(DEBUG, msg, *args)
 
     def _parse_service_accept(self, m: Message) -> None:
         super()._parse_service_accept(m)
         if self._service_userauth_accepted:
+            self._on_answer()
             self._service_accepted.set()
 
     def _send_message(self, data: Message) -> None:
@@ -305,6 +318,16 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         if self._pinned is not None and not hmac.compare_digest(self._pinned, host_key):
             raise paramiko.SSHException("the host key changed in the middle of the session")
 
+    def _on_answer(self, _: Message | None = None) -> None:
+        # Answers come in order (RFC 4254, section 4).
+        if not self._asked:
+            return
+        asked_at, tell = self._asked.popleft()
+        seconds = time.monotonic() - asked_at
+        self.path.answered(seconds)
+        if tell is not None:
+            tell(seconds)
+
     def _on_open_success(self, m: Message) -> None:
         number, remote_id, window, max_packet = (m.get_int() for _ in range(4))
         with self.pump.lock:
@@ -325,27 +348,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
             self._log(DEBUG, f"channel {number}: {reason} ({code})")
             connection.refused(_refusal(code, reason))
 
-    def _on_alive(self, m: Message) -> None:
-        # Nothing else is ever asked for in this way; answers come in order (RFC 4254, section 4).
-        with self.pump.lock:
-            if not self._asked_alive:
-                raise paramiko.SSHException("the server answered what was not asked")
-            asked_at, on_answer = self._asked_alive.popleft()
-        if on_answer is not None:
-            on_answer(time.monotonic() - asked_at)
-
     _channel_handler_table: dict[int, Handler]
-
-
-class _AuthHandler(AuthOnlyHandler):  # type: ignore[misc]
-    """paramiko's, which misses an answer that comes before it has begun to wait for it."""
-
-    def wait_for_response(self, event: threading.Event) -> list[str]:
-        # Success sets the one, failure resets the other.
-        if self.authenticated or self.username is None:
-            event.set()
-        allowed: list[str] = super().wait_for_response(event)
-        return allowed
 
 
 def _message(kind: int) -> Message:
@@ -368,7 +371,7 @@ def _refusal(code: int, reason: str) -> str:
 def _on_data(connection: Connection, m: Message) -> None:
     data = memoryview(m.get_binary())
     with connection.pump.lock:
-        connection.feed([data], len(data))
+        connection.feed(data)
 
 
 def _on_extended_data(connection: Connection, m: Message) -> None:
