@@ -146,3 +146,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "home" / ".ssh").mkdir(parents=True, mode=0o700)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def config(home: Path) -> Callable[..., Path]:
+    """Writes the blocks of the user's config file."""
+
+    def write(*blocks: str) -> Path:
+        path = home / ".ssh" / "config"
+        path.write_text("".join(blocks))
+        path.chmod(0o600)
+        return path
+
+    return write

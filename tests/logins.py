@@ -22,6 +22,21 @@ class Server(Protocol):
         """What a user would write: `user@host:port`."""
 
 
+def entry_for(name: str, server: Server, *lines: str) -> str:
+    """Return a block of a config file that logs in to `server`, `lines` taking precedence."""
+    block = [
+        f"Host {name}",
+        *lines,
+        f"HostName {server.host}",
+        f"Port {server.port}",
+        f"User {server.user}",
+        f"IdentityFile {server.keyfile}",
+        "IdentityAgent none",
+        f"UserKnownHostsFile {server.known_hosts}",
+    ]
+    return "\n  ".join(block) + "\n"
+
+
 def arguments_for(server: Server, **fields: Any) -> dict[str, Any]:
     """Return the options' keywords, `fields` taking precedence."""
     return {

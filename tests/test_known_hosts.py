@@ -30,6 +30,7 @@ from tunneledzmq.gateway.known_hosts import (
     Verdict,
     add,
     fingerprint,
+    load_keys,
     lookup_name,
 )
 
@@ -738,3 +739,31 @@ def test_processes_that_add_at_a_time_tear_and_repeat_no_line(file: Path) -> Non
         for port in ports
     ]
     assert sorted(file.read_text().splitlines()) == sorted(expected)
+
+
+# Other files, and other forms
+
+
+@needs("ssh-keygen")
+def test_a_hidden_name_is_found_by_its_host_alone(file: Path) -> None:
+    add(str(file), "host", 2222, ed25519(1), hashed=True)
+    assert b"host" not in file.read_bytes()
+    assert KnownHosts.load([str(file)]).verify("host", 2222, ed25519(1)) is KNOWN
+    assert KnownHosts.load([str(file)]).verify("other", 2222, ed25519(1)) is UNKNOWN
+    assert found_by_ssh_keygen(file, "[host]:2222") == [1]
+    assert found_by_ssh_keygen(file, "[other]:2222") == []
+
+
+def test_a_file_of_keys_is_read(file: Path) -> None:
+    file.write_text(f"# no key\n\n{public_text(ed25519(1))} of somebody\n{public_text(rsa())}")
+    assert load_keys(str(file)) == [ed25519(1).asbytes(), rsa().asbytes()]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(b"SSHKRL\n\0", "KRL"), (b"#\nssh-rsa AAAA", "line 2"), (b"nonsense", "line 1")],
+)
+def test_a_file_of_something_else_is_refused(text: bytes, says: str, file: Path) -> None:
+    file.write_bytes(text)
+    with pytest.raises(ValueError, match=says):
+        load_keys(str(file))

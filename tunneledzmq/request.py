@@ -22,6 +22,7 @@ def login_request(options: SSHOptions) -> Message:
         "port": port,
         "local_user": getpass.getuser(),
         "home": os.path.expanduser("~"),
+        "directory": _working_directory(),
         "keyfiles": options.keyfile and _absolute(options.keyfile),
         "passphrase": options.passphrase,
         "password": options.password,
@@ -38,6 +39,13 @@ def login_request(options: SSHOptions) -> Message:
         "server_alive_count_max": options.server_alive_count_max,
         "backend": options.backend,
     }
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed
+        return "/"
 
 
 def _absolute(paths: Any) -> list[str]:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from types import FrameType
 
 __all__ = ["main"]
 
@@ -18,7 +19,8 @@ def main(control: int) -> None:
     program, which the gateway may have messages to deliver for.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+        # Not SIG_IGN, which the commands of a config file would inherit.
+        signal.signal(getattr(signal, name), _ignore)
     # Each connection takes a descriptor, and each tunnel another.
     with suppress(ValueError, OSError):
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -29,3 +31,7 @@ def main(control: int) -> None:
     from .gateway import Gateway
 
     Gateway(socket.socket(fileno=control), own_process=True).run()
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+from contextlib import suppress
+from typing import Any
 
-from .login import Login, Request
+from .config_file import SYSTEM_DIRECTORY, ClientConfig, Statement
+from .login import Login, LoginError, Request
+from .settings import DEFAULT_PORT, Settings
+from .tokens import Tokens
 
 __all__ = ["resolve"]
+
+_METHODS = {
+    "publickey": "pubkeyauthentication",
+    "keyboard-interactive": "kbdinteractiveauthentication",
+    "password": "passwordauthentication",
+}
+_DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 
 def resolve(request: Request) -> Login:
@@ -15,36 +29,143 @@ def resolve(request: Request) -> Login:
     Raises:
         LoginError: the config file cannot be used.
     """
-    user = request.user or request.local_user
-    port = request.port or 22
-    ssh = os.path.join(request.home, ".ssh")
-    strict = request.strict_host_key_checking
-    interval = request.server_alive_interval
+    settings = Settings(request, _read(request))
+    settings.refuse()
+    tokens = settings.tokens
+    name = server_name(tokens.user, tokens.host, tokens.port)
+    jump, command = settings.proxy()
+    alive_count = _first(request.server_alive_count_max, settings.get("serveralivecountmax"), 3)
+    alive_interval = _first(request.server_alive_interval, settings.get("serveraliveinterval"), 15)
     return Login(
-        server=server_name(user, request.host, port),
-        host=request.host,
-        port=port,
-        user=user,
-        behind_hop=request.jump == "given",
-        connect_timeout=request.connect_timeout or 10.0,
-        server_alive_interval=15.0 if interval is None else interval,
-        server_alive_count_max=request.server_alive_count_max or 3,
-        compression=bool(request.compression),
-        ciphers=request.ciphers,
-        strict_host_key_checking="yes" if strict in (None, "ask") else str(strict),
-        user_known_hosts=request.known_hosts
-        or [os.path.join(ssh, "known_hosts"), os.path.join(ssh, "known_hosts2")],
-        global_known_hosts=[]
-        if request.known_hosts
-        else ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"],
+        server=name,
+        host=tokens.host,
+        port=tokens.port,
+        user=tokens.user,
+        directory=request.directory,
+        address_family=settings.get("addressfamily", socket.AF_UNSPEC),
+        bind_address=settings.get("bindaddress"),
+        connect_timeout=request.connect_timeout or settings.get("connecttimeout") or 10.0,
+        # For OpenSSH too, a count of 0 is a server that is never given up.
+        server_alive_interval=alive_interval if alive_count else 0,
+        server_alive_count_max=alive_count or 3,
+        compression=_first(request.compression, settings.get("compression"), False),
+        ciphers=request.ciphers or settings.get("ciphers"),
+        kex_algorithms=settings.get("kexalgorithms"),
+        macs=settings.get("macs"),
+        behind_hop=request.jump == "given" or bool(jump),
+        proxy_jump=jump,
+        proxy_command=command,
+        strict_host_key_checking=_strict(request, settings),
+        user_known_hosts=_user_known_hosts(request, settings),
+        global_known_hosts=_global_known_hosts(request, settings),
+        hash_known_hosts=settings.get("hashknownhosts", False),
+        revoked_host_keys=settings.path("revokedhostkeys"),
+        host_key_alias=tokens.host_key_alias,
+        host_key_algorithms=settings.get("hostkeyalgorithms"),
+        required_rsa_size=settings.get("requiredrsasize", 1024),
+        pubkey_accepted_algorithms=settings.get("pubkeyacceptedalgorithms"),
         keyfiles=request.keyfiles,
-        identity_files=[os.path.join(ssh, f"id_{kind}") for kind in ("ed25519", "ecdsa", "rsa")],
-        agent=request.agent,
+        identity_files=_identity_files(request, settings),
+        certificate_files=settings.paths("certificatefile"),
+        identities_only=settings.get("identitiesonly", False),
+        agent=request.agent and settings.get("identityagent", "").lower() != "none",
+        identity_agent=_identity_agent(settings),
         passphrase=request.passphrase,
         password=request.password,
+        preferred_authentications=_methods(settings),
+        number_of_password_prompts=settings.get("numberofpasswordprompts", 3),
+        batch_mode=settings.get("batchmode", False),
     )
 
 
 def server_name(user: str, host: str, port: int) -> str:
     """Return ``user@host:port``, for messages."""
     return f"{user}@[{host}]:{port}" if ":" in host else f"{user}@{host}:{port}"
+
+
+def _read(request: Request) -> dict[str, list[Statement]]:
+    asked = Tokens(
+        host_argument=request.host,
+        host=request.host,
+        port=request.port or DEFAULT_PORT,
+        user=request.user or request.local_user,
+        local_user=request.local_user,
+        home=request.home,
+    )
+    config = ClientConfig(
+        request.host, asked, request.directory, timeout=request.connect_timeout or 10.0
+    )
+    # Given first, these are what Match sees, and what counts.
+    if request.user is not None:
+        config.give("user", request.user)
+    if request.port is not None:
+        config.give("port", request.port)
+    if request.config_file is not None:
+        _read_files(request, config, request.config_file)
+    return config.lookup(request.host)
+
+
+def _read_files(request: Request, config: ClientConfig, path: str) -> None:
+    missing = (FileNotFoundError, NotADirectoryError) if request.default_config else ()
+    try:
+        with suppress(*missing):
+            config.read(path, of_user=True, check_owner=request.default_config)
+        if request.default_config:
+            path = os.path.join(SYSTEM_DIRECTORY, "ssh_config")
+            with suppress(*missing):
+                config.read(path, of_user=False)
+    except (OSError, ValueError) as exc:
+        code = (exc.errno if isinstance(exc, OSError) else None) or errno.EINVAL
+        reason = (exc.strerror if isinstance(exc, OSError) else None) or exc
+        raise LoginError(
+            "TunnelError",
+            code,
+            f"{request.host}: the config file {path} cannot be read: {reason}",
+        ) from exc
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+def _strict(request: Request, settings: Settings) -> str:
+    strict = _first(request.strict_host_key_checking, settings.get("stricthostkeychecking"), "yes")
+    return "yes" if strict == "ask" else str(strict)
+
+
+def _user_known_hosts(request: Request, settings: Settings) -> list[str]:
+    if request.known_hosts:
+        return request.known_hosts
+    if settings.get("userknownhostsfile") is not None:
+        return settings.path_list("userknownhostsfile")
+    return [os.path.join(request.home, ".ssh", name) for name in ("known_hosts", "known_hosts2")]
+
+
+def _global_known_hosts(request: Request, settings: Settings) -> list[str]:
+    if request.known_hosts:
+        return []
+    if settings.get("globalknownhostsfile") is not None:
+        return settings.path_list("globalknownhostsfile")
+    return [os.path.join(SYSTEM_DIRECTORY, f"ssh_known_hosts{suffix}") for suffix in ("", "2")]
+
+
+def _identity_files(request: Request, settings: Settings) -> list[str]:
+    if settings.get("identityfile") is not None:
+        return settings.paths("identityfile")
+    return [os.path.join(request.home, ".ssh", name) for name in _DEFAULT_KEYS]
+
+
+def _identity_agent(settings: Settings) -> str | None:
+    value = settings.get("identityagent")
+    if value is None or value == "SSH_AUTH_SOCK" or value.lower() == "none":
+        return None
+    if value.startswith("$") and not value.startswith("${"):
+        return os.environ.get(value[1:]) or os.devnull
+    return settings.path("identityagent")
+
+
+def _methods(settings: Settings) -> list[str]:
+    wanted = settings.get("preferredauthentications") or list(_METHODS)
+    return [
+        method for method in wanted if method in _METHODS and settings.get(_METHODS[method], True)
+    ]

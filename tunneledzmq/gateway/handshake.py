@@ -13,8 +13,10 @@ import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
 from . import known_hosts
+from .algorithms import choose_algorithms
 from .known_hosts import KnownHosts, Verdict
 from .login import Login, LoginError
+from .proxy_command import connect_over_command
 from .questions import Questions
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ logger = logging.getLogger("tunneledzmq")
 
 
 def connect(login: Login, questions: Questions) -> socket.socket:
-    """Connect to the server: over its hop, or directly.
+    """Connect to the server: over its hop, over a command, or directly.
 
     Raises:
         LoginError: it cannot be reached.
@@ -36,6 +38,11 @@ def connect(login: Login, questions: Questions) -> socket.socket:
         sock = _connect_over_hop(login, questions.hop(login))
         questions.tell("connect", "over the hop")
         return sock
+    if login.proxy_command is not None:
+        questions.tell("resolve", "by the ProxyCommand")
+        command = connect_over_command(login)
+        questions.tell("connect", f"over ProxyCommand {login.proxy_command!r}")
+        return command
     return _connect_directly(login, questions)
 
 
@@ -56,12 +63,12 @@ def _connect_directly(login: Login, questions: Questions) -> socket.socket:
     """Try the addresses of the server one after the other."""
     deadline = time.monotonic() + login.connect_timeout
     try:
-        found = socket.getaddrinfo(login.host, login.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(login.host, login.port, login.address_family, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as exc:
         raise login.no_connection(
             errno.EHOSTUNREACH,
             f"the name {login.host!r} was not found ({exc}): check how it is written; it must be "
-            "one for the whole network, since aliases of ~/.ssh/config are not looked up yet",
+            "known to this machine, or have a Host entry with a HostName in the config file",
         ) from exc
     questions.tell("resolve", ", ".join(dict.fromkeys(str(address[0]) for *_, address in found)))
     failure: OSError = TimeoutError()
@@ -72,6 +79,7 @@ def _connect_directly(login: Login, questions: Questions) -> socket.socket:
         try:
             sock = socket.socket(family, kind, protocol)
             sock.settimeout(max(0.1, (deadline - time.monotonic()) / left))
+            _bind(sock, login)
             sock.connect(address)
             _watch_peer(sock, login)
             questions.tell("connect", "{} port {}".format(*address))
@@ -87,6 +95,20 @@ def _connect_directly(login: Login, questions: Questions) -> socket.socket:
     else:
         advice = f"cannot be reached: {failure.strerror or failure}"
     raise login.no_connection(failure.errno or errno.ECONNABORTED, advice) from failure
+
+
+def _bind(sock: socket.socket, login: Login) -> None:
+    """Choose our own address (BindAddress)."""
+    if login.bind_address is None:
+        return
+    try:
+        found = socket.getaddrinfo(login.bind_address, 0, sock.family, socket.SOCK_STREAM)
+        sock.bind(found[0][4])
+    except (OSError, UnicodeError) as exc:
+        # The same for all addresses of the server, but for those of another family.
+        raise OSError(
+            errno.EADDRNOTAVAIL, f"BindAddress {login.bind_address!r} cannot be used: {exc}"
+        ) from exc
 
 
 def _watch_peer(sock: socket.socket, login: Login) -> None:
@@ -113,7 +135,8 @@ def handshake(transport: ForwardTransport, login: Login) -> bool:
             exc.errno or errno.EIO,
             f"the known_hosts file {exc.filename!r} cannot be read: {exc.strerror}",
         ) from exc
-    _choose_algorithms(transport, login, hosts)
+    revoked = _load_revoked(login)
+    choose_algorithms(transport, login, hosts.key_types(*login.known_as))
     transport.banner_timeout = transport.handshake_timeout = login.connect_timeout
     try:
         transport.start_client(timeout=login.connect_timeout)
@@ -124,32 +147,9 @@ def handshake(transport: ForwardTransport, login: Login) -> bool:
         ) from exc
     except (paramiko.SSHException, EOFError, OSError) as exc:
         raise _no_ssh(transport, login, exc) from exc
-    trusted = _check_host_key(login, hosts, key)
+    trusted = _check_host_key(login, hosts, revoked, key)
     transport.pin_host_key()
     return trusted
-
-
-def _choose_algorithms(transport: ForwardTransport, login: Login, hosts: KnownHosts) -> None:
-    options = transport.get_security_options()
-    if login.ciphers is not None:
-        try:
-            options.ciphers = login.ciphers
-        except ValueError as exc:
-            raise login.no_connection(
-                errno.EINVAL,
-                f"ciphers={','.join(login.ciphers)}: there is one among them that this version "
-                f"does not know; it knows {','.join(options.ciphers)}",
-            ) from exc
-    # Ask for the kinds of keys first that are known for this host, as OpenSSH does.
-    known = hosts.key_types(login.host, login.port)
-    wanted = [
-        name
-        for kind in known
-        for name in (("rsa-sha2-512", "rsa-sha2-256") if kind == "ssh-rsa" else (kind,))
-        if name in options.key_types
-    ]
-    rest = [name for name in options.key_types if name not in wanted]
-    options.key_types = tuple(dict.fromkeys(wanted + rest))
 
 
 def _no_ssh(transport: ForwardTransport, login: Login, exc: Exception) -> LoginError:
@@ -165,52 +165,101 @@ def _no_ssh(transport: ForwardTransport, login: Login, exc: Exception) -> LoginE
     )
 
 
-def _check_host_key(login: Login, hosts: KnownHosts, key: paramiko.PKey) -> bool:
+def _load_revoked(login: Login) -> list[bytes]:
+    if login.revoked_host_keys is None:
+        return []
+    try:
+        return known_hosts.load_keys(login.revoked_host_keys)
+    except (OSError, ValueError) as exc:
+        # As with OpenSSH, no key is believed then.
+        raise login.no_trust(
+            getattr(exc, "errno", None) or errno.EINVAL,
+            f"RevokedHostKeys {login.revoked_host_keys} cannot be read: "
+            f"{getattr(exc, 'strerror', None) or exc}",
+        ) from exc
+
+
+def _check_host_key(
+    login: Login, hosts: KnownHosts, revoked: list[bytes], key: paramiko.PKey
+) -> bool:
     """Tell whether the key is trusted; raise where it is an error that it is not."""
-    verdict = hosts.verify(login.host, login.port, key)
-    strict = login.strict_host_key_checking
-    if verdict is Verdict.KNOWN:
-        return True
-    if verdict is Verdict.UNKNOWN and login.accepted_key not in (None, key.asbytes()):
-        verdict = Verdict.CHANGED  # accepted before, though it could not be written down
     print_ = f"{key.get_name()} {known_hosts.fingerprint(key)}"
-    files = login.user_known_hosts
+    verdict = hosts.verify(*login.known_as, key)
+    if key.asbytes() in revoked:
+        raise login.no_trust(
+            errno.EACCES, f"the host key {print_} is one of {login.revoked_host_keys}"
+        )
     if verdict is Verdict.REVOKED:
         raise login.no_trust(
             errno.EACCES, f"the host key {print_} is marked as revoked in known_hosts"
         )
+    if key.get_name() == "ssh-rsa" and key.get_bits() < login.required_rsa_size:
+        raise login.no_trust(
+            errno.EACCES,
+            f"the host key {print_} has {key.get_bits()} bits, RequiredRSASize asks for "
+            f"{login.required_rsa_size}",
+        )
+    if verdict is Verdict.KNOWN:
+        return True
+    if verdict is Verdict.UNKNOWN and login.accepted_key not in (None, key.asbytes()):
+        verdict = Verdict.CHANGED  # accepted before, though it could not be written down
     if verdict is Verdict.CHANGED:
-        name = _quoted(known_hosts.lookup_name(login.host, login.port))
-        where = ", ".join(
-            f"{known.file}:{known.line}" for known in hosts.find(login.host, login.port)
-        )
-        text = (
-            f"the host key has changed: the server has {print_}, known_hosts has "
-            f"another one ({where}). Somebody may be listening in between. If the server really "
-            f"has a new key: ssh-keygen -R {name}"
-        )
-        if strict != "no":
+        text = _changed(login, hosts, print_)
+        if login.strict_host_key_checking != "no":
             raise login.no_trust(errno.EACCES, text, "HostKeyChangedError")
         logger.warning(
             "%s: %s; going on without password, as strict_host_key_checking=no", login.server, text
         )
         return False
-    if strict == "yes":
-        raise login.no_trust(
-            errno.EACCES,
-            f"the host key {print_} is not in {', '.join(files)}. If that is the server's "
-            f"fingerprint: ssh-keyscan -p {login.port} -t {_scan_type(key)} {login.host} "
-            f">> {files[0]} (or strict_host_key_checking='accept-new')",
-            "UnknownHostKeyError",
-        )
+    if login.strict_host_key_checking == "yes":
+        raise login.no_trust(errno.EACCES, _unknown(login, key, print_), "UnknownHostKeyError")
     login.accepted_key = key.asbytes()
+    _remember(login, key, print_)
+    return True
+
+
+def _changed(login: Login, hosts: KnownHosts, print_: str) -> str:
+    where = ", ".join(f"{known.file}:{known.line}" for known in hosts.find(*login.known_as))
+    name = _quoted(known_hosts.lookup_name(*login.known_as))
+    return (
+        f"the host key has changed: the server has {print_}, known_hosts has another one "
+        f"({where or 'accepted before'}). Somebody may be listening in between. If the server "
+        f"really has a new key: ssh-keygen -R {name}"
+    )
+
+
+def _unknown(login: Login, key: paramiko.PKey, print_: str) -> str:
+    files = login.user_known_hosts
+    alias = login.host_key_alias
+    if not files:
+        return (
+            f"the host key {print_} is not known, since there is no file to know it from: "
+            "name one with UserKnownHostsFile or known_hosts="
+        )
+    scan = f"ssh-keyscan -p {login.port} -t {_scan_type(key)} {login.host}"
+    if alias is not None:
+        # What it prints begins with the name of the host, or with # for a comment.
+        scan += f" | sed 's/^[^# ]*/{alias}/'"
+    proxied = login.behind_hop or login.proxy_command is not None
+    where = ", run where the server can be reached" if proxied else ""
+    return (
+        f"the host key {print_} is not in {', '.join(files)}"
+        f"{f' under its HostKeyAlias {alias}' if alias else ''}. If that is the server's "
+        f"fingerprint: {scan} >> {files[0]}{where} (or strict_host_key_checking='accept-new')"
+    )
+
+
+def _remember(login: Login, key: paramiko.PKey, print_: str) -> None:
+    if not login.user_known_hosts:
+        logger.info("%s: there is no file to add the host key %s to", login.server, print_)
+        return
+    file = login.user_known_hosts[0]
     try:
-        known_hosts.add(files[0], login.host, login.port, key)
+        known_hosts.add(file, *login.known_as, key, hashed=login.hash_known_hosts)
     except (OSError, ValueError) as exc:
         logger.warning("%s: the host key was not added to known_hosts: %s", login.server, exc)
     else:
-        logger.info("%s: added the host key %s to %s", login.server, print_, files[0])
-    return True
+        logger.info("%s: added the host key %s to %s", login.server, print_, file)
 
 
 def _scan_type(key: paramiko.PKey) -> str:

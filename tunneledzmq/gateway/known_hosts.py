@@ -36,6 +36,7 @@ __all__ = [
     "Verdict",
     "add",
     "fingerprint",
+    "load_keys",
     "lookup_name",
 ]
 
@@ -45,6 +46,7 @@ DEFAULT_SYSTEM_FILES = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 logger = logging.getLogger("tunneledzmq")
 
 _SSH_PORT = 22
+_SALT_SIZE = 20
 _MARKERS = {b"@revoked": "revoked", b"@cert-authority": "cert-authority"}
 
 # Names of signatures (RFC 8332) made with an ssh-rsa key; OpenSSH takes them for the key's type.
@@ -177,7 +179,30 @@ def lookup_name(host: str, port: int) -> str:
     return name if port == _SSH_PORT else f"[{name}]:{port}"
 
 
-def add(file: str, host: str, port: int, key: paramiko.PKey) -> None:
+def load_keys(file: str) -> list[bytes]:
+    """Read a file of public keys, one a line (``RevokedHostKeys``); return their blobs.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is a key revocation list (KRL), or a line is malformed; says which.
+    """
+    with open(file, "rb") as stream:
+        text = stream.read()
+    if text.startswith(b"SSHKRL\n\0"):
+        raise ValueError("a key revocation list (KRL), for which backend='openssh' is needed")
+    blobs = []
+    for number, line in enumerate(text.split(b"\n"), start=1):
+        fields = line.split()
+        if not fields or fields[0].startswith(b"#"):
+            continue
+        try:
+            blobs.append(_parse_key(fields[0], fields[1])[1])
+        except (ValueError, IndexError):
+            raise ValueError(f"line {number} is no public key") from None
+    return blobs
+
+
+def add(file: str, host: str, port: int, key: paramiko.PKey, *, hashed: bool = False) -> None:
     """Add a key to a known_hosts file, unless the file has it for this host.
 
     The line is appended as a whole or not at all, also where several processes add at a time. A
@@ -185,6 +210,7 @@ def add(file: str, host: str, port: int, key: paramiko.PKey) -> None:
 
     Args:
         file: Path; ``~`` is expanded.
+        hashed: Whether to hide the host's name (``HashKnownHosts``).
 
     Raises:
         OSError: The key cannot be added; names the file.
@@ -199,8 +225,18 @@ def add(file: str, host: str, port: int, key: paramiko.PKey) -> None:
         if KnownHosts(_parse(path, text)).verify(host, port, key) is Verdict.KNOWN:
             return
         newline = "" if not text or text.endswith(b"\n") else "\n"
-        line = f"{newline}{lookup_name(host, port)} {key.get_name()} {key.get_base64()}\n"
+        name = lookup_name(host, port)
+        line = (
+            f"{newline}{_hash_name(name) if hashed else name} {key.get_name()} {key.get_base64()}\n"
+        )
         _append(descriptor, os.fsencode(line))
+
+
+def _hash_name(name: str) -> str:
+    salt = os.urandom(_SALT_SIZE)
+    digest = hmac.digest(salt, os.fsencode(name), "sha1")
+    encoded = (binascii.b2a_base64(part, newline=False).decode() for part in (salt, digest))
+    return f"|1|{'|'.join(encoded)}"
 
 
 class _Patterns(NamedTuple):
@@ -268,7 +304,7 @@ def _parse_hosts(field: bytes) -> _Patterns | _HashedName:
     if field.startswith(b"|"):
         _, version, *rest = field.split(b"|")
         hashed = _HashedName(*map(_decode_base64, rest)) if len(rest) == 2 else None
-        if version != b"1" or hashed is None or len(hashed.salt) != 20:
+        if version != b"1" or hashed is None or len(hashed.salt) != _SALT_SIZE:
             raise ValueError("hashed host name of an unknown kind")
         return hashed
     patterns = field.lower().split(b",")

@@ -16,13 +16,15 @@ class LoginError(Exception):
         kind: name of the class in :mod:`tunneledzmq.exceptions`.
         errno: an errno code.
         message: for the user.
+        passing: whether it may be another time, with nobody doing anything about it.
     """
 
-    def __init__(self, kind: str, errno: int, message: str) -> None:
+    def __init__(self, kind: str, errno: int, message: str, *, passing: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
         self.errno = errno
         self.message = message
+        self.passing = passing or kind == "SSHConnectionError"
 
     def describe(self) -> dict[str, Any]:
         """Return the error as the control protocol has it."""
@@ -42,6 +44,8 @@ class Request:
     # Name and home of the program's user.
     local_user: str
     home: str
+    # Its working directory.
+    directory: str
 
     keyfiles: list[str] | None
     passphrase: str | None
@@ -79,6 +83,9 @@ class Login:
 
     port: int
     user: str
+    directory: str = "/"
+    """Where commands are run."""
+
     address_family: int = 0
     """A ``socket.AF_*`` constant; 0 for any."""
 
@@ -89,7 +96,10 @@ class Login:
     server_alive_interval: float = 15.0
     server_alive_count_max: int = 3
     compression: bool = False
+    # Lists of algorithms, with what stands before them ("+", "-" or "^") before their first item.
     ciphers: list[str] | None = None
+    kex_algorithms: list[str] | None = None
+    macs: list[str] | None = None
 
     # The way to the server: over a hop, over a process, or directly.
 
@@ -108,14 +118,19 @@ class Login:
     """``"yes"``, ``"accept-new"`` or ``"no"``."""
 
     user_known_hosts: list[str] = field(default_factory=list)
-    """Keys are added to the first."""
+    """Keys are added to the first, if there is one."""
 
     global_known_hosts: list[str] = field(default_factory=list)
+    hash_known_hosts: bool = False
+    revoked_host_keys: str | None = None
     host_key_alias: str | None = None
     host_key_algorithms: list[str] | None = None
+    required_rsa_size: int = 1024
+    """Bits."""
 
     # How to be let in.
 
+    pubkey_accepted_algorithms: list[str] | None = None
     keyfiles: list[str] | None = None
     """Those that the program named, which must be usable."""
 
@@ -144,6 +159,18 @@ class Login:
     accepted_key: bytes | None = None
     """The host key that was accepted without being known."""
 
+    typed_passphrases: dict[str, str] = field(default_factory=dict)
+    """The user's, by the paths of the keys that they open."""
+
+    typed_password: str | None = None
+    """The user's, which the server has accepted."""
+
+    @property
+    def known_as(self) -> tuple[str, int]:
+        """Host and port under which known_hosts has the server."""
+        # As with OpenSSH, an alias stands for the server, whatever its port.
+        return (self.host_key_alias, 22) if self.host_key_alias else (self.host, self.port)
+
     def __repr__(self) -> str:
         return f"<Login {self.server}>"
 
@@ -151,9 +178,9 @@ class Login:
         """Make the error for a server that cannot be spoken to."""
         return LoginError("SSHConnectionError", code, f"{self.server}: {text}")
 
-    def no_entry(self, code: int, text: str) -> LoginError:
+    def no_entry(self, code: int, text: str, *, passing: bool = False) -> LoginError:
         """Make the error for a server that does not let us in."""
-        return LoginError("SSHAuthenticationError", code, f"{self.server}: {text}")
+        return LoginError("SSHAuthenticationError", code, f"{self.server}: {text}", passing=passing)
 
     def no_trust(self, code: int, text: str, kind: str = "HostKeyError") -> LoginError:
         """Make the error for a server that is not believed."""
@@ -161,6 +188,12 @@ class Login:
 
     def timed_out(self) -> LoginError:
         """Make the error for a login that took longer than it may."""
+        if self.proxy_command is not None:
+            return self.no_connection(
+                errno.ETIMEDOUT,
+                f"no answer over ProxyCommand {self.proxy_command!r} within connect_timeout "
+                f"({self.connect_timeout:g} s): does it reach the server?",
+            )
         return self.no_connection(
             errno.ETIMEDOUT,
             f"no answer within connect_timeout ({self.connect_timeout:g} s): is the host up, is "

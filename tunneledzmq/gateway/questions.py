@@ -35,9 +35,14 @@ class Questions:
         # Seconds that the program took for its answers since the last reset().
         self._taken = 0.0
         self._asked_at: float | None = None
-
+        self._began = time.monotonic()
         # When the last step was done.
-        self._step_done_at = time.monotonic()
+        self._step_done_at = self._began
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the last reset(), without those that the program took."""
+        return time.monotonic() - self._began - self.taken
 
     @property
     def taken(self) -> float:
@@ -53,7 +58,7 @@ class Questions:
     def reset(self) -> None:
         """Begin to count anew: for a new dial."""
         self._taken = 0.0
-        self._step_done_at = time.monotonic()
+        self._began = self._step_done_at = time.monotonic()
 
     def tell(self, step: str, detail: str) -> None:
         """Tell the program of a step that is done, by its name in ``tunneledzmq check``."""

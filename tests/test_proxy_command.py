@@ -1,0 +1,183 @@
+"""ProxyCommand: a process in place of the connection, which is ended and reaped."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import zmq
+
+from tests.logins import entry_for
+from tests.peers import Peer, round_trip
+from tests.polling import wait_until
+from tests.sshd import OpenSSHServer
+from tunneledzmq import SSHConnectionError, SSHOptions, TunneledContext
+
+Config = Callable[..., Path]
+
+NETCAT = """
+import os, socket, sys, threading
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+def up():
+    while data := os.read(0, 65536):
+        s.sendall(data)
+    s.shutdown(socket.SHUT_WR)
+threading.Thread(target=up, daemon=True).start()
+while data := s.recv(65536):
+    while data:
+        data = data[os.write(1, data):]
+"""
+
+
+@pytest.fixture
+def sock(any_ctx: TunneledContext) -> Any:
+    return any_ctx.socket(zmq.REQ)
+
+
+@pytest.fixture
+def netcat(tmp_path: Path) -> str:
+    """A command that connects its input and output to a server."""
+    (tmp_path / "netcat.py").write_text(NETCAT)
+    return shlex.join([sys.executable, "-S", str(tmp_path / "netcat.py")]) + " %h %p"
+
+
+def commands(*words: str) -> list[psutil.Process]:
+    """Return the processes that run a command with all of `words`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if all(word in line for word in words) and "tunneledzmq.gateway" not in line:
+            found.append(process)
+    return found
+
+
+def test_messages_go_over_a_command(
+    sock: Any, config: Config, openssh: OpenSSHServer, echo: Peer, netcat: str
+) -> None:
+    config(entry_for("name", openssh, f"ProxyCommand {netcat}"))
+    sock.connect(echo.address, ssh="name")
+    for size in (1, 1_000_000):
+        round_trip(sock, bytes(size))
+    assert len(commands("netcat.py", str(openssh.port))) == 1
+    sock.close()
+    wait_until(lambda: not commands("netcat.py", str(openssh.port)))
+
+
+def test_messages_go_over_ssh_itself(
+    sock: Any, config: Config, openssh: OpenSSHServer, echo: Peer, home: Path
+) -> None:
+    config(
+        entry_for("name", openssh, f"ProxyCommand ssh -F {home}/.ssh/config -W %h:%p hop"),
+        entry_for("hop", openssh),
+    )
+    sock.connect(echo.address, ssh="name")
+    round_trip(sock)
+
+
+def test_a_command_that_ends_is_started_anew(
+    sock: Any, config: Config, openssh: OpenSSHServer, echo: Peer, netcat: str
+) -> None:
+    config(entry_for("name", openssh, f"ProxyCommand {netcat}"))
+    sock.connect(echo.address, ssh="name")
+    round_trip(sock)
+    [command] = commands("netcat.py", str(openssh.port))
+    command.kill()
+    wait_until(lambda: sock.tunnels[0].reconnects == 1 and sock.tunnels[0].state == "up")
+    sock.close()
+    wait_until(lambda: not command.is_running())  # neither as a zombie
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("echo no way >&2; exit 3", "(exit status 3: no way)"),
+        ("no-such-command", "(exit status 127: "),
+        ("true", "(exit status 0)"),
+        ("kill -9 $$", "(killed by signal 9)"),
+        ("echo junk; echo more junk", "no SSH server there"),
+        ("yes", "no SSH server there"),
+    ],
+)
+def test_a_command_that_fails_is_told(
+    command: str, says: str, sock: Any, config: Config, openssh: OpenSSHServer
+) -> None:
+    config(entry_for("name", openssh, f"ProxyCommand sh -c {shlex.quote(command)}"))
+    start = time.monotonic()
+    with pytest.raises(SSHConnectionError, match="ProxyCommand") as caught:
+        sock.connect("tcp://127.0.0.1:1", ssh=SSHOptions("name", connect_timeout=4))
+    assert time.monotonic() - start < 6
+    assert str(caught.value).startswith(openssh.server)
+    assert says in str(caught.value)
+
+
+def test_a_command_that_says_nothing_is_given_up(
+    sock: Any, config: Config, openssh: OpenSSHServer
+) -> None:
+    config(
+        entry_for("name", openssh, "ProxyCommand sh -c 'trap \"\" HUP; sleep 7654 & sleep 7654'")
+    )
+    start = time.monotonic()
+    with pytest.raises(SSHConnectionError, match="over ProxyCommand") as caught:
+        sock.connect("tcp://127.0.0.1:1", ssh=SSHOptions("name", connect_timeout=1))
+    assert caught.value.errno == errno.ETIMEDOUT
+    assert time.monotonic() - start < 4
+    wait_until(lambda: not commands("sleep", "7654"))
+
+
+def test_ctrl_c_does_not_reach_the_command(
+    ctx: TunneledContext, config: Config, openssh: OpenSSHServer, echo: Peer, netcat: str
+) -> None:
+    sock = ctx.socket(zmq.REQ)
+    config(entry_for("name", openssh, f"ProxyCommand {netcat}"))
+    sock.connect(echo.address, ssh="name")
+    [command] = commands("netcat.py", str(openssh.port))
+    assert os.getsid(command.pid) == command.pid
+    # Signals that the gateway overhears are not lost on what it starts.
+    status = Path(f"/proc/{command.pid}/status").read_text()
+    ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+    assert not ignored & (1 << (signal.SIGHUP - 1) | 1 << (signal.SIGTERM - 1))
+
+
+def test_a_command_ends_with_a_gateway_that_is_killed(
+    ctx: TunneledContext,
+    config: Config,
+    openssh: OpenSSHServer,
+    echo: Peer,
+    netcat: str,
+    gateways: Callable[[], set[psutil.Process]],
+) -> None:
+    sock = ctx.socket(zmq.REQ)
+    config(entry_for("name", openssh, f"ProxyCommand {netcat}"))
+    sock.connect(echo.address, ssh="name")
+    [command] = commands("netcat.py", str(openssh.port))
+    [gateway] = gateways()
+    gateway.kill()
+    wait_until(lambda: not command.is_running())
+    sock.close()
+
+
+def test_the_command_runs_in_the_programs_directory(
+    sock: Any,
+    config: Config,
+    openssh: OpenSSHServer,
+    echo: Peer,
+    netcat: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config(entry_for("name", openssh, f"ProxyCommand {netcat.replace(str(tmp_path), '.')}"))
+    sock.connect(echo.address, ssh="name")
+    round_trip(sock)

@@ -1,0 +1,121 @@
+"""Which algorithms are offered: ssh_config(5)'s lists ``a,b``, ``+a``, ``-a*``, ``^a``."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from .login import Login, LoginError
+
+if TYPE_CHECKING:
+    from .transport import ForwardTransport
+
+__all__ = ["apply_list", "choose_algorithms"]
+
+# Ciphers of OpenSSH that paramiko lacks: they may stand in a list that has others too.
+_OTHER_CIPHERS = ("chacha20-poly1305@openssh.com", "rijndael-cbc@lysator.liu.se")
+
+# The same algorithm by the name that it had before RFC 8731.
+_OLD_NAMES = {"curve25519-sha256": "curve25519-sha256@libssh.org"}
+
+
+def choose_algorithms(
+    transport: ForwardTransport, login: Login, known_types: Iterable[str]
+) -> None:
+    """Set what is offered to the server, in which order.
+
+    Args:
+        known_types: types of the keys that are known for the server.
+
+    Raises:
+        LoginError: a list has an unknown name, or leaves nothing.
+    """
+    options = transport.get_security_options()
+    # paramiko has no public list of all that it knows.
+    ciphers, key_types = transport._cipher_info, transport._key_info
+    if login.ciphers is not None:
+        for name in login.ciphers:
+            name = name.lstrip("+^")
+            if name not in (*ciphers, *_OTHER_CIPHERS) and not login.ciphers[0].startswith("-"):
+                raise _unknown(login, "Ciphers", login.ciphers, ciphers)
+        options.ciphers = _apply(login, "Ciphers", login.ciphers, options.ciphers, ciphers)
+    if login.kex_algorithms is not None:
+        options.kex = _apply(
+            login, "KexAlgorithms", login.kex_algorithms, options.kex, transport._kex_info
+        )
+    if login.macs is not None:
+        options.digests = _apply(login, "MACs", login.macs, options.digests, transport._mac_info)
+    wanted = login.host_key_algorithms
+    types = options.key_types
+    if wanted is not None:
+        # Certificates of hosts are not believed.
+        plain = [name for name in key_types if "-cert-" not in name]
+        types = _apply(login, "HostKeyAlgorithms", wanted, types, plain)
+    if wanted is None or wanted[0].startswith(("+", "-")):
+        types = _known_first(types, known_types)
+    options.key_types = tuple(types)
+    if login.pubkey_accepted_algorithms is not None:
+        default = transport.preferred_pubkeys
+        accepted = _apply(
+            login,
+            "PubkeyAcceptedAlgorithms",
+            login.pubkey_accepted_algorithms,
+            default,
+            list(key_types),
+        )
+        transport.disabled_algorithms = {"pubkeys": [n for n in default if n not in accepted]}
+
+
+def apply_list(spec: Sequence[str], default: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return the algorithms that a list leaves, in order.
+
+    Args:
+        spec: the list; ``+``, ``-`` or ``^`` before its first item is for all of it.
+        default: what is offered without it.
+        known: all that there are. Other names in the list are left out.
+    """
+    sign = spec[0][0] if spec and spec[0].startswith(("+", "-", "^")) else ""
+    patterns = [_OLD_NAMES.get(item, item) for item in (spec[0].removeprefix(sign), *spec[1:])]
+    known, default = list(known), list(default)
+    matching = [name for pattern in patterns for name in known if _match(name, pattern)]
+    if sign == "-":
+        return [name for name in default if name not in matching]
+    if sign == "+":
+        matching = default + matching
+    elif sign == "^":
+        matching += default
+    return list(dict.fromkeys(matching))
+
+
+def _apply(
+    login: Login, word: str, spec: Sequence[str], default: Iterable[str], known: Iterable[str]
+) -> list[str]:
+    chosen = apply_list(spec, default, known)
+    if not chosen:
+        raise _unknown(login, word, spec, known)
+    return chosen
+
+
+def _unknown(login: Login, word: str, spec: Sequence[str], known: Iterable[str]) -> LoginError:
+    return login.no_connection(
+        errno.EINVAL,
+        f"{word.lower() if word == 'Ciphers' else word}={','.join(spec)}: there is one among them "
+        f"that this version does not know, or none that it does; it knows {','.join(known)}",
+    )
+
+
+def _known_first(types: Sequence[str], known_types: Iterable[str]) -> list[str]:
+    """Ask for the kinds of keys first that are known for the host, as OpenSSH does."""
+    first = [
+        name
+        for kind in known_types
+        for name in (("rsa-sha2-512", "rsa-sha2-256") if kind == "ssh-rsa" else (kind,))
+        if name in types
+    ]
+    return list(dict.fromkeys([*first, *types]))
+
+
+def _match(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern.replace("[", "[[]"))

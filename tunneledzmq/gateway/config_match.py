@@ -1,0 +1,186 @@
+"""``Host`` and ``Match``: for which servers the lines of a config file count."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from .config_syntax import split_word
+from .tokens import Tokens
+
+__all__ = ["Block", "Criterion", "Situation", "match_list", "matches", "parse_host", "parse_match"]
+
+_WITHOUT_ARGUMENT = ("all", "canonical", "final")
+_WITH_ARGUMENT = (
+    "exec",
+    "host",
+    "localnetwork",
+    "localuser",
+    "originalhost",
+    "tagged",
+    "user",
+    # Of a session that has one; here it is none.
+    "command",
+    "sessiontype",
+    "version",
+)
+
+
+class Criterion(NamedTuple):
+    """One condition of a block."""
+
+    kind: str
+    argument: str
+    negated: bool
+
+
+class Block(NamedTuple):
+    """Lines that count under some conditions."""
+
+    where: str
+    """File and line, for messages."""
+
+    criteria: tuple[Criterion, ...]
+    """All must hold."""
+
+    outer: int | None
+    """Number of the block in which its file is included."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What conditions are about, while a config file is read."""
+
+    tokens: Tokens
+    """``host`` is the present HostName, ``user`` the present User."""
+
+    block_host: str
+    """What Host lines are compared with: what was asked for; in the final pass its HostName."""
+
+    tag: str
+    final: bool
+    run: Callable[[str], bool]
+    """Tells whether a command succeeds."""
+
+
+def parse_host(arguments: list[str]) -> tuple[Criterion, ...]:
+    """Parse what stands behind ``Host``.
+
+    Raises:
+        ValueError: it is malformed.
+    """
+    if "" in arguments:
+        raise ValueError("empty argument")
+    # Without a pattern it is for no host: none is called "".
+    return tuple(
+        Criterion("pattern", argument.removeprefix("!"), argument.startswith("!"))
+        for argument in arguments or [""]
+    )
+
+
+def parse_match(text: str) -> tuple[Criterion, ...]:
+    """Parse what stands behind ``Match``.
+
+    Raises:
+        ValueError: it is malformed.
+    """
+    criteria: list[Criterion] = []
+    rest = text
+    while rest and not rest.startswith("#"):
+        word, rest = split_word(rest)
+        kind = word.removeprefix("!").lower()
+        argument = ""
+        if kind in _WITH_ARGUMENT:
+            if not rest or rest.startswith("#"):
+                raise ValueError(f"missing Match criteria for {word}")
+            argument, rest = split_word(rest)
+        elif kind not in _WITHOUT_ARGUMENT:
+            raise ValueError(f"unsupported Match attribute {word!r}")
+        criteria.append(Criterion(kind, argument, word.startswith("!")))
+    if not criteria:
+        raise ValueError("one or more attributes required for Match")
+    kinds = {criterion.kind for criterion in criteria}
+    if "all" in kinds and (criteria[-1].kind != "all" or kinds - {"all", "canonical", "final"}):
+        raise ValueError("'all' cannot be combined with other Match attributes")
+    return tuple(criteria)
+
+
+def matches(criteria: tuple[Criterion, ...], situation: Situation) -> bool:
+    """Tell whether the conditions hold; commands are run only if all before them do.
+
+    Raises:
+        ValueError: a command cannot be run.
+    """
+    if not criteria or criteria[0].kind == "pattern":
+        hits = [c for c in criteria if _match(situation.block_host, c.argument)]
+        return not criteria or (bool(hits) and not any(c.negated for c in hits))
+    return all(_holds(c, situation) != c.negated for c in criteria)
+
+
+def _holds(criterion: Criterion, situation: Situation) -> bool:
+    kind, argument, _ = criterion
+    tokens = situation.tokens
+    if kind == "all":
+        return True
+    if kind in ("canonical", "final"):
+        return situation.final
+    if kind == "host":
+        return match_list(tokens.host.lower(), argument.lower())
+    if kind == "originalhost":
+        return match_list(tokens.host_argument.lower(), argument.lower())
+    if kind == "user":
+        return match_list(tokens.user, argument)
+    if kind == "localuser":
+        return match_list(tokens.local_user, argument)
+    if kind == "tagged":
+        return match_list(situation.tag, argument)
+    if kind == "localnetwork":
+        return _in_networks(argument)
+    if kind == "exec":
+        return situation.run(tokens.expand(argument))
+    if kind == "sessiontype":
+        return match_list("none", argument)
+    if kind == "version":
+        return match_list("tunneledzmq", argument)
+    return False  # "command": there is none
+
+
+def _match(text: str, pattern: str) -> bool:
+    if "*" not in pattern and "?" not in pattern:
+        return text == pattern
+    return fnmatchcase(text, pattern.replace("[", "[[]"))
+
+
+def match_list(text: str, patterns: str) -> bool:
+    """Match a comma-separated list of patterns, of which some may be excluded with ``!``."""
+    hit = False
+    for pattern in patterns.split(","):
+        if _match(text, pattern.removeprefix("!")):
+            if pattern.startswith("!"):
+                return False
+            hit = True
+    return hit
+
+
+def _in_networks(patterns: str) -> bool:
+    """Tell whether this machine has an address in one of the networks."""
+    networks = [ipaddress.ip_network(pattern) for pattern in patterns.split(",")]
+    return any(address in network for network in networks for address in _local_addresses(networks))
+
+
+def _local_addresses(
+    networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network],
+) -> Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    # Without a list of the interfaces: the address that would be used towards each network.
+    for network in networks:
+        family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((str(network[min(1, network.num_addresses - 1)]), 9))
+            except OSError:
+                continue
+            yield ipaddress.ip_address(probe.getsockname()[0].partition("%")[0])

@@ -1,0 +1,57 @@
+"""ProxyCommand: a process in place of the TCP connection to the server."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from .login import Login, LoginError
+from .shell import ShellCommand
+
+__all__ = ["ProxySocket", "connect_over_command", "explain"]
+
+
+class ProxySocket(socket.socket):
+    """Our end of the connection to a command; closing it ends the command."""
+
+    command: ShellCommand | None = None
+
+    def close(self) -> None:
+        """Close the socket, and end and reap the command."""
+        super().close()
+        if self.command is not None:
+            self.command.end()
+
+
+def connect_over_command(login: Login) -> ProxySocket:
+    """Start the command.
+
+    Raises:
+        LoginError: it cannot be started.
+    """
+    assert login.proxy_command is not None
+    ours, theirs = socket.socketpair()
+    sock = ProxySocket(fileno=ours.detach())
+    with theirs:
+        try:
+            # "exec", so that the process that we end is the command itself.
+            sock.command = ShellCommand(
+                f"exec {login.proxy_command}", login.directory, stdin=theirs, stdout=theirs
+            )
+        except OSError as exc:
+            sock.close()
+            raise login.no_connection(
+                exc.errno or errno.EIO, f"ProxyCommand {login.proxy_command!r}: {exc}"
+            ) from exc
+    return sock
+
+
+def explain(error: LoginError, sock: socket.socket | None, login: Login) -> LoginError:
+    """Say what the command had to do with it that there is no session, and end it."""
+    command = sock.command if isinstance(sock, ProxySocket) else None
+    if command is None or error.kind != "SSHConnectionError":
+        return error
+    command.end()
+    reason = error.message.removeprefix(f"{login.server}: ")
+    text = f"ProxyCommand {login.proxy_command!r} failed ({command.describe()}): {reason}"
+    return login.no_connection(error.errno, text)

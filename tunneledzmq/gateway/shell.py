@@ -1,0 +1,111 @@
+"""Commands of the config file, run by the user's shell as OpenSSH runs them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+from contextlib import suppress
+from typing import Any
+
+__all__ = ["ShellCommand"]
+
+# Bytes of what a command says that an error message shows.
+_SAID_TAIL = 1000
+
+# Seconds for a command to end by itself when its input ends, and then on SIGHUP.
+_END_GRACE = 0.2
+_HANGUP_GRACE = 0.3
+
+
+class ShellCommand:
+    """A command that runs, with all that it starts.
+
+    It gets a session of its own: Ctrl-C in the terminal is for the program, and the whole of it
+    can be ended.
+
+    Args:
+        command: for the shell.
+        directory: to run it in.
+        stdin, stdout: as for `subprocess.Popen`.
+
+    Raises:
+        OSError: the shell cannot be started.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        directory: str,
+        *,
+        stdin: Any = subprocess.DEVNULL,
+        stdout: Any = subprocess.DEVNULL,
+    ) -> None:
+        self._pid = os.getpid()
+        # Mutex for the end, which more than one thread may want.
+        self._ending = threading.Lock()
+        self._said: str | None = None
+        # Its exit status, negative for a signal; `None` as long as it runs, and if we ended it.
+        self.status: int | None = None
+        # A file, since a pipe must be read by somebody as long as there is anything that writes.
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            self._process = subprocess.Popen(
+                [os.environ.get("SHELL") or "/bin/sh", "-c", command],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=self._stderr,
+                cwd=directory if os.path.isdir(directory) else "/",
+                start_new_session=True,
+            )
+        except BaseException:
+            self._stderr.close()
+            raise
+
+    def wait(self, timeout: float) -> int | None:
+        """Wait for its end; return its exit status, or `None` if it runs on."""
+        with suppress(subprocess.TimeoutExpired):
+            self.status = self._process.wait(timeout)
+        return self.status
+
+    def end(self) -> None:
+        """End it, if it has not ended yet, and reap it."""
+        if self._pid != os.getpid():  # a forked child: it is its parent's
+            self._process.returncode = 0
+            self._stderr.close()
+            return
+        with self._ending:
+            if self._said is not None:
+                return
+            if self.wait(_END_GRACE) is None:
+                self._signal(signal.SIGHUP)
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_HANGUP_GRACE)
+            # Also for what it has left behind.
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+            self._said = self._read_stderr()
+            self._stderr.close()
+
+    def describe(self) -> str:
+        """Say how it ended, and what it said; to be called after :meth:`end`."""
+        if self.status is None:
+            how = "it was still running"
+        elif self.status < 0:
+            how = f"killed by signal {-self.status}"
+        else:
+            how = f"exit status {self.status}"
+        return f"{how}: {self._said}" if self._said else how
+
+    def _read_stderr(self) -> str:
+        descriptor = self._stderr.fileno()
+        size = os.fstat(descriptor).st_size
+        # Not through the file object: the command shares its position.
+        text = os.pread(descriptor, _SAID_TAIL, max(0, size - _SAID_TAIL))
+        return text.decode(errors="replace").strip()
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)

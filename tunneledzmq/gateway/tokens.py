@@ -1,0 +1,102 @@
+"""``%h``, ``~`` and ``${HOME}``: what ssh_config(5) lets stand for something else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+from dataclasses import dataclass
+
+__all__ = ["HOST_NAME_TOKENS", "PROXY_TOKENS", "Tokens"]
+
+# TOKENS in ssh_config(5).
+HOST_NAME_TOKENS = "h"
+PROXY_TOKENS = "hknpr"
+_ALL_TOKENS = "CLdhijklnpru"
+
+_TOKEN = re.compile(r"%(.?)", re.DOTALL)
+_TOKEN_OR_VARIABLE = re.compile(r"%(.?)|\$\{([^}]*)(\}?)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the tokens stand for, as far as it is known."""
+
+    host_argument: str
+    host: str
+    port: int
+    user: str
+    local_user: str
+    home: str
+    host_key_alias: str | None = None
+    jump: str = ""
+
+    def expand(self, text: str, tokens: str = _ALL_TOKENS) -> str:
+        """Replace ``%`` tokens.
+
+        Args:
+            tokens: those that are allowed, besides ``%%``.
+
+        Raises:
+            ValueError: there is another one.
+        """
+        return _TOKEN.sub(lambda match: self._token(match[1], tokens), text)
+
+    def expand_path(self, text: str) -> str:
+        """Replace ``~``, ``%`` tokens, and ``${NAME}`` by variables of the environment.
+
+        Raises:
+            ValueError: an unknown token, user or variable.
+        """
+        return _TOKEN_OR_VARIABLE.sub(self._token_or_variable, self.expand_home(text))
+
+    def expand_home(self, text: str) -> str:
+        """Replace ``~`` and ``~user`` at the beginning.
+
+        Raises:
+            ValueError: there is no such user.
+        """
+        if not text.startswith("~"):
+            return text
+        if text == "~" or text.startswith("~/"):
+            return os.path.join(self.home, text[1:].lstrip("/"))
+        path = os.path.expanduser(text)
+        if path == text:
+            raise ValueError(f"no such user: {text.partition('/')[0]}")
+        return path
+
+    def _token_or_variable(self, match: re.Match[str]) -> str:
+        if match[1] is not None:
+            return self._token(match[1], _ALL_TOKENS)
+        name, closed = match[2], match[3]
+        if not closed or not name:
+            raise ValueError(f"environment variable ${{{name} is not complete")
+        if name not in os.environ:
+            raise ValueError(f"the environment variable ${{{name}}} is not set")
+        return os.environ[name]
+
+    def _token(self, letter: str, tokens: str) -> str:
+        if letter == "%":
+            return "%"
+        if not letter or letter not in tokens:
+            raise ValueError(f"unknown token %{letter}" if letter else "a % at the end")
+        if letter == "C":
+            parts = (socket.gethostname(), self.host, str(self.port), self.user, self.jump)
+            # RFC or not, it is OpenSSH's choice, and proves nothing.
+            digest = hashlib.sha1("".join(parts).encode(errors="surrogateescape"))
+            return digest.hexdigest()
+        values = {
+            "L": socket.gethostname().partition(".")[0],
+            "d": self.home,
+            "h": self.host,
+            "i": str(os.getuid()),
+            "j": self.jump,
+            "k": self.host_key_alias or self.host_argument,
+            "l": socket.gethostname(),
+            "n": self.host_argument,
+            "p": str(self.port),
+            "r": self.user,
+            "u": self.local_user,
+        }
+        return values[letter]
