@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from tests.agents import running_agent
 from tests.logins import options_for
 from tests.peers import Peer, round_trip
 from tests.polling import wait_until
@@ -35,15 +35,9 @@ def assert_lets_in(ctx: TunneledContext, options: SSHOptions | str, echo: Peer) 
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An ssh-agent without keys, at `SSH_AUTH_SOCK`."""
-    path = str(tmp_path / "agent")
-    process = subprocess.Popen(
-        ["ssh-agent", "-D", "-a", path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    wait_until(lambda: os.path.exists(path), what="ssh-agent listens")
-    monkeypatch.setenv("SSH_AUTH_SOCK", path)
-    yield path
-    process.terminate()
-    process.wait()
+    with running_agent(tmp_path / "agent") as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", path)
+        yield path
 
 
 @pytest.mark.parametrize("key_type", ["ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa"])

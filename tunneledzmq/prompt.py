@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from io import RawIOBase
 
 __all__ = ["ask_on_terminal"]
 
@@ -12,7 +13,8 @@ def ask_on_terminal(text: str, echo: bool) -> str | None:
     """Ask for a secret, or with `echo` for something that may be seen.
 
     Returns:
-        The answer; `None` without a terminal, and where it is another program's at the moment.
+        The answer; `None` without a terminal, where it is another program's at the moment, and
+        at the end of input (Ctrl-D).
     """
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
@@ -22,7 +24,15 @@ def ask_on_terminal(text: str, echo: bool) -> str | None:
         # A program in the background would be stopped, not asked.
         if os.tcgetpgrp(raw.fileno()) != os.getpgrp():
             return None
-        if not echo:
-            return getpass.getpass(text)
-        raw.write(text.encode())
-        return raw.readline().decode(errors="replace").rstrip("\n")
+        try:
+            return _read_visibly(raw, text) if echo else getpass.getpass(text)
+        except EOFError:
+            return None
+
+
+def _read_visibly(terminal: RawIOBase, text: str) -> str:
+    terminal.write(text.encode())
+    line = terminal.readline()
+    if not line:
+        raise EOFError
+    return line.decode(errors="replace").rstrip("\n")

@@ -1,161 +1,261 @@
-"""Being let in: keys, the agent, the password, or an error that says what was tried."""
+"""Being let in: one method after the other, or an error that says what was tried."""
 
 from __future__ import annotations
 
 import errno
 import logging
-import os
-import stat
 from collections.abc import Iterator
-from itertools import chain
+from functools import partial
 from typing import TYPE_CHECKING
 
 import paramiko
-from paramiko.ssh_exception import BadAuthenticationType
 
+from .agent import Agent, AgentError, AgentTimeout
+from .identities import Identities, Identity
+from .keyfiles import KeyFile, KeyFileError
 from .login import Login, LoginError
+from .passwords import Passwords
 from .questions import Questions
+from .text import printable
+from .userauth import Answer, Failure, InfoRequest, KeyAccepted, NewPasswordWanted, Success
 
 if TYPE_CHECKING:
     from .transport import ForwardTransport
 
-__all__ = ["authenticate", "load_keyfiles"]
+__all__ = ["authenticate"]
 
 logger = logging.getLogger("tunneledzmq")
+
+# Part of the time that is left in which an agent may sign: its silence is told before that of
+# the server would be.
+_SIGN_SHARE = 0.9
 
 
 def authenticate(
     transport: ForwardTransport,
     login: Login,
     questions: Questions,
-    keys: list[tuple[str, paramiko.PKey]],
+    identities: Identities,
     *,
     trusted: bool,
 ) -> None:
-    """Log in with the keys, and with the password at last.
+    """Log in: with keys, with what is typed in, or with both where the server wants that.
 
     Args:
         transport: the session, of which the server is verified.
         login: as whom.
-        questions: where the program is asked for secrets.
-        keys: those that were named, with their paths.
+        questions: where the program's user is asked for secrets.
+        identities: the keys.
         trusted: whether the server may be sent secrets.
 
     Raises:
-        LoginError: the server let us in with none of them.
+        LoginError: the server did not let us in.
     """
-    transport.auth_timeout = login.connect_timeout
-    tried: list[str] = []
-    allowed: list[str] = []
+    attempt = _Attempt(transport, login, questions, identities, trusted=trusted)
     try:
-        for name, key in chain(keys, _other_keys(login)):
-            tried.append(name)
-            try:
-                allowed = transport.auth_publickey(login.user, key)
-            except BadAuthenticationType as exc:
-                allowed = exc.allowed_types
-                break
-            except paramiko.SSHException as exc:
-                # Refused, or the agent does not sign with it.
-                if not transport.is_active():
-                    raise
-                logger.debug("%s: %s: %s", login.server, name, exc)
-                continue
-            if not allowed:
-                return
-            break  # the server wants another method on top
-        if login.password is not None and trusted:
-            tried.append("password")
-            try:
-                allowed = transport.auth_password(login.user, login.password)
-            except BadAuthenticationType as exc:
-                allowed = exc.allowed_types
-            except paramiko.AuthenticationException:
-                if not transport.is_active():
-                    raise
-            else:
-                if not allowed:
-                    return
+        transport.ensure_session()
+        attempt.run()
     except (paramiko.SSHException, EOFError, OSError) as exc:
-        if not transport.disconnect_reason:
-            raise login.no_connection(
-                errno.ECONNRESET, "the connection was lost during the login"
-            ) from exc
-        raise login.no_entry(
-            errno.EACCES,
-            f"the server broke the login off after {', '.join(tried)}: "
-            f"{transport.disconnect_reason}; with many keys in "
-            "the agent, name the right one with keyfile= and set agent=False",
-        ) from exc
-    if not tried:
-        raise login.no_entry(
-            errno.EACCES,
-            f"no key and no password to log in as {login.user!r}: pass keyfile= or password=, or "
-            "start an ssh-agent with a key",
-        )
-    wants = f"; it accepts {', '.join(allowed)}" if allowed else ""
-    raise login.no_entry(
-        errno.EACCES,
-        f"the server did not let {login.user!r} in with {', '.join(tried)}{wants}. Is the public "
-        "key in its authorized_keys, and the user name right?",
-    )
+        raise attempt.broken_off() from exc
 
 
-def _other_keys(login: Login) -> Iterator[tuple[str, paramiko.PKey]]:
-    """Yield further keys to try, with names for messages: the agent's, and the default files."""
-    if login.agent:
-        agent = paramiko.Agent()
-        try:
-            for key in agent.get_keys():
-                yield f"the agent's {key.get_name()} key", key
-        except paramiko.SSHException as exc:
-            logger.debug("%s: ssh-agent: %s", login.server, exc)
-        finally:
-            agent.close()
-    if login.keyfiles is None:
-        for path in login.identity_files:
-            if os.path.exists(path):
-                try:
-                    yield path, _load_key(login, path)
-                except LoginError as exc:
-                    logger.info("%s", exc)
+class _Attempt:
+    """One try at logging in.
 
-
-def load_keyfiles(login: Login, questions: Questions) -> list[tuple[str, paramiko.PKey]]:
-    """Load the keys that were named, with their paths.
-
-    Raises:
-        LoginError: one of them cannot be used.
+    Each method is an iterator, of which each step is a request; it ends when there is nothing more
+    to be tried that way. The server's last answer says which methods may go on.
     """
-    return [(path, _load_key(login, path)) for path in login.keyfiles or ()]
 
+    def __init__(
+        self,
+        transport: ForwardTransport,
+        login: Login,
+        questions: Questions,
+        identities: Identities,
+        *,
+        trusted: bool,
+    ) -> None:
+        self._transport = transport
+        self._login = login
+        self._questions = questions
+        self._identities = identities
+        self._trusted = trusted
+        self._passwords = Passwords(login, questions)
+        self._tried: list[str] = []
+        self._problems = identities.problems
+        self._allowed: tuple[str, ...] = ()
+        self._methods: dict[str, Iterator[Answer]] = {"publickey": self._publickey()}
+        self._start_typing()
 
-def _load_key(login: Login, path: str) -> paramiko.PKey:
-    try:
-        # Opened here because paramiko would not tell a directory from a key in a strange format.
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-    except OSError as exc:
-        raise login.no_entry(
-            exc.errno or errno.EIO,
-            f"the key file {path} cannot be read: {exc.strerror}",
-        ) from exc
-    if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077:
-        raise login.no_entry(
-            errno.EACCES,
-            f"the key file {path} can be read by others, so it is not used: chmod 600 {path}",
-        )
-    passphrase = login.passphrase.encode() if login.passphrase is not None else None
-    try:
-        return paramiko.PKey.from_path(path, passphrase)
-    except (paramiko.PasswordRequiredException, TypeError) as exc:
-        raise login.no_entry(
-            errno.EACCES, f"the key file {path} is encrypted: pass passphrase="
-        ) from exc
-    except Exception as exc:
-        # What cryptography and paramiko raise for a wrong passphrase depends on the format.
-        if login.passphrase is not None:
-            advice = f"the passphrase for the key file {path} is wrong, or the file is no key"
+    def run(self) -> None:
+        """Try everything, until the server is content."""
+        answer = self._first()
+        while not isinstance(answer, Success):
+            if isinstance(answer, Failure):
+                self._allowed = answer.methods
+                if answer.partial:
+                    logger.debug("%s: one more method is wanted", self._login.server)
+                    self._start_typing()
+            answer = self._next()
+
+    def _first(self) -> Answer:
+        """Begin with a key if there is one, since the server's first answer tells the methods."""
+        if self._login.preferred_authentications[:1] == ["publickey"]:
+            answer = next(self._methods["publickey"], None)
+            if answer is not None:
+                return answer
+        return self._transport.auth_handler.try_none(self._login.user)
+
+    def _next(self) -> Answer:
+        for name in self._login.preferred_authentications:
+            if name in self._allowed and name in self._methods:
+                answer = next(self._methods[name], None)
+                if answer is not None:
+                    return answer
+        raise self._refused()
+
+    def _start_typing(self) -> None:
+        if self._trusted:
+            self._methods["keyboard-interactive"] = self._keyboard_interactive()
+            self._methods["password"] = self._password()
+
+    # publickey
+
+    def _publickey(self) -> Iterator[Answer]:
+        for identity in self._identities.offers:
+            try:
+                yield from self._offer(identity)
+            except KeyFileError as exc:
+                if identity.named:
+                    raise self._login.no_entry(exc.errno, str(exc)) from exc
+                self._leave_out(str(exc))
+            except AgentTimeout as exc:
+                raise self._silent_agent(identity, exc) from exc
+            except AgentError as exc:
+                self._leave_out(f"{identity.name}: the ssh-agent does not sign: {exc}")
+            except paramiko.SSHException as exc:
+                if not self._transport.is_active():
+                    raise
+                self._leave_out(f"{identity.name}: {exc}")
+
+    def _offer(self, identity: Identity) -> Iterator[Answer]:
+        userauth, user = self._transport.auth_handler, self._login.user
+        self._tried.append(identity.name)
+        if identity.bothers and identity.public is not None:
+            answer = userauth.try_query(user, identity.public)
+            if not isinstance(answer, KeyAccepted):
+                logger.debug("%s: %s is not accepted", self._login.server, identity.name)
+                yield answer
+                return
+        if isinstance(identity.signer, KeyFile):
+            self._passwords.unlock(identity.signer)
+            public = identity.public or identity.signer.public
         else:
-            advice = f"the key file {path} is in no format that paramiko knows"
-        raise login.no_entry(errno.EACCES, f"{advice} ({exc})") from exc
+            public = identity.public
+        assert public is not None
+        answer = userauth.try_publickey(user, public, partial(self._sign, identity))
+        logger.debug("%s: %s: %s", self._login.server, identity.name, answer)
+        yield answer
+
+    def _sign(self, identity: Identity, data: bytes, algorithm: str) -> bytes:
+        if isinstance(identity.signer, KeyFile):
+            return identity.signer.sign(data, algorithm)
+        assert identity.held is not None
+        left = max(0.1, self._login.connect_timeout - self._questions.elapsed)
+        wanted = self._transport.is_active
+        return identity.signer.sign(identity.held, data, algorithm, _SIGN_SHARE * left, wanted)
+
+    def _silent_agent(self, identity: Identity, exc: AgentTimeout) -> LoginError:
+        assert isinstance(identity.signer, Agent)
+        return self._login.no_entry(
+            errno.ETIMEDOUT,
+            f"the ssh-agent at {identity.signer.path} does not sign with {identity.name}: {exc}. "
+            "Does it wait for a confirmation? agent=False does without it",
+            passing=True,
+        )
+
+    # password and keyboard-interactive
+
+    def _password(self) -> Iterator[Answer]:
+        for password in self._passwords:
+            self._try_once("password")
+            answer = self._transport.auth_handler.try_password(self._login.user, password)
+            if isinstance(answer, NewPasswordWanted):
+                raise self._login.no_entry(
+                    errno.EACCES,
+                    "the password has expired, and the server wants a new one: change it with "
+                    f"ssh first ({printable(answer.prompt).strip()})",
+                )
+            self._passwords.learn(_is_granted(answer))
+            yield answer
+
+    def _keyboard_interactive(self) -> Iterator[Answer]:
+        userauth, user = self._transport.auth_handler, self._login.user
+        for _ in range(self._passwords.tries):
+            answer = userauth.try_keyboard_interactive(user)
+            asked = False
+            while isinstance(answer, InfoRequest):
+                self._try_once("keyboard-interactive")
+                responses = self._passwords.respond(answer)
+                if responses is None:
+                    return
+                asked = asked or bool(responses)
+                answer = userauth.respond(responses)
+            self._passwords.learn(_is_granted(answer))
+            yield answer
+            if not asked:
+                return
+
+    def _try_once(self, name: str) -> None:
+        if name not in self._tried:
+            self._tried.append(name)
+
+    # Errors
+
+    def _leave_out(self, problem: str) -> None:
+        self._problems.append(problem)
+        logger.warning("%s: %s", self._login.server, problem)
+
+    def _refused(self) -> LoginError:
+        user = repr(self._login.user)
+        wants = f"; it accepts {printable(', '.join(self._allowed))}" if any(self._allowed) else ""
+        typed = {"password", "keyboard-interactive"}
+        if not self._tried:
+            text = (
+                f"no key and no password to log in as {user}: pass keyfile= or password=, or "
+                f"start an ssh-agent with a key{wants}"
+            )
+        elif typed.issuperset(self._tried):
+            text = (
+                f"the server did not let {user} in with {', '.join(self._tried)}{wants}. Are the "
+                "password and the user name right?"
+            )
+        else:
+            text = (
+                f"the server did not let {user} in with {', '.join(self._tried)}{wants}. Is the "
+                "public key in its authorized_keys, and the user name right?"
+            )
+        if not self._trusted and typed.intersection(self._allowed):
+            self._problems.append("no password is sent, since its host key has changed")
+        problems = [*self._problems, *self._passwords.problems]
+        return self._login.no_entry(
+            errno.EACCES,
+            ". ".join([text, *dict.fromkeys(problems)]),
+            passing=self._identities.agent_silent,
+        )
+
+    def broken_off(self) -> LoginError:
+        """Make the error for a session that ended in the middle."""
+        reason = printable(self._transport.disconnect_reason)
+        if not reason:
+            return self._login.no_connection(
+                errno.ECONNRESET, "the connection was lost during the login"
+            )
+        text = f"the server broke the login off after {', '.join(self._tried)}: {reason}"
+        if sum(offer.name in self._tried for offer in self._identities.offers) > 1:
+            text += "; name the right key with keyfile=, and set agent=False"
+        return self._login.no_entry(errno.EACCES, text)
+
+
+def _is_granted(answer: Answer) -> bool:
+    return isinstance(answer, Success) or (isinstance(answer, Failure) and answer.partial)

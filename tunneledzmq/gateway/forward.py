@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sshtunnel import _ForwardServer, _StreamForwardServer
 
+from ..listener import BACKLOG, bind_private
 from .connection import STALL_TIMEOUT, Connection, Owes, is_abandoned
 from .pump import READ
 
@@ -38,8 +38,32 @@ ACCEPT_PAUSE = 0.5
 class _ServerMixin:
     """What our listeners do otherwise than socketserver's: accepted sockets go to the pump."""
 
-    request_queue_size = 128
+    request_queue_size = BACKLOG
     forward: Forward
+
+    listener: Any = None
+    """The program's listener, if it has made one."""
+
+    socket: Any
+    server_address: Any
+
+    def server_bind(self) -> None:
+        """Take over the program's listener, or bind one."""
+        if self.listener is None:
+            self.bind()
+            return
+        self.socket.close()
+        self.socket = self.listener
+        self.server_address = self.listener.getsockname()
+
+    def server_activate(self) -> None:
+        """Listen, unless the program has done so."""
+        if self.listener is None:
+            self.socket.listen(self.request_queue_size)
+
+    def bind(self) -> None:
+        """Bind the socket."""
+        super().server_bind()  # type: ignore[misc]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Take an accepted connection (socketserver's seam for threads and processes)."""
@@ -64,14 +88,13 @@ class StreamServer(_ServerMixin, _StreamForwardServer):  # type: ignore[misc]
     _bound = False
 
     def server_bind(self) -> None:
-        """Bind with mode 0600, in place of a socket that nobody listens on."""
-        path = self.server_address
-        if _is_stale(path):
-            os.unlink(path)
+        """Note that the path is ours."""
         super().server_bind()
         self._bound = True
-        # Nobody can connect before server_activate(), which is after this.
-        os.chmod(path, 0o600)
+
+    def bind(self) -> None:
+        """Bind with mode 0600, in place of a socket that nobody listens on."""
+        bind_private(self.socket, self.server_address)
 
     def server_close(self) -> None:
         """Close and remove the socket, if it is ours: this is called when bind() fails too."""
@@ -79,20 +102,6 @@ class StreamServer(_ServerMixin, _StreamForwardServer):  # type: ignore[misc]
         if self._bound:
             with suppress(OSError):
                 os.unlink(self.server_address)
-
-
-def _is_stale(path: str) -> bool:
-    """Tell whether `path` is a Unix socket that nobody listens on any more."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return False
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(path)
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        pass
-    return False
 
 
 class Forward:
@@ -142,13 +151,17 @@ class Forward:
         self._linger = -1
         self._grace = 0.0
 
-    def listen(self, local: str) -> str:
+    def listen(self, local: str, listener: socket.socket | None = None) -> str:
         """Listen on the local endpoint and return it with its port.
+
+        Args:
+            local: the endpoint.
+            listener: what listens there already, if the program has made it.
 
         Raises:
             OSError: the endpoint is taken, or cannot be had.
         """
-        self._server = server = self._forwarder.make_server(self.remote, local)
+        self._server = server = self._forwarder.make_server(self.remote, local, listener)
         server.forward = self
         server.socket.setblocking(False)
         if isinstance(server, StreamServer):
@@ -312,6 +325,9 @@ class Forward:
             return connection.last_progress + max(self._linger / 1000, LINGER_STALL_TIMEOUT)
         if owes is Owes.REST or (owes is Owes.DATA and orphaned):
             return connection.last_progress + STALL_TIMEOUT
+        if self._closing_since is not None and self._linger == 0:
+            # libzmq closes it without delay, or else is to be cut off.
+            return self._closing_since + (LINGER_STALL_TIMEOUT if owes is Owes.DATA else 0)
         if orphaned:
             return connection.last_progress + ORPHAN_TIMEOUT
         if owes is Owes.DATA or self._closing_since is None:

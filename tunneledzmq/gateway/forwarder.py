@@ -11,11 +11,13 @@ from typing import Any
 
 from sshtunnel import BaseSSHTunnelForwarderError, SSHTunnelForwarder, _ForwardHandler
 
-from .authentication import authenticate, load_keyfiles
+from .authentication import authenticate
 from .forward import StreamServer, TCPServer
 from .handshake import connect, handshake
+from .identities import load_identities
 from .known_hosts import fingerprint
-from .login import Login
+from .login import Login, LoginError
+from .proxy_command import explain
 from .pump import Link, Pump
 from .questions import Questions
 from .transport import ForwardTransport
@@ -63,6 +65,8 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         self._link: Link | None = None
         self._sock: socket.socket | None = None
         self._aborted = False
+        # Of make_server(), for the seams that it calls.
+        self._listener: socket.socket | None = None
 
     def dial(self) -> ForwardTransport:
         """Set up an SSH session.
@@ -90,8 +94,10 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         elif self._sock is not None:
             self._sock.close()
 
-    def make_server(self, remote: tuple[str, int], local: str) -> TCPServer | StreamServer:
-        """Make a listener.
+    def make_server(
+        self, remote: tuple[str, int], local: str, listener: socket.socket | None = None
+    ) -> TCPServer | StreamServer:
+        """Make a listener, or take over what listens on `local` already.
 
         Raises:
             OSError: the local endpoint cannot be had.
@@ -101,11 +107,14 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         else:
             host, _, port = local[len("tcp://") :].rpartition(":")
             address = (host.strip("[]"), 0 if port == "*" else int(port))
+        self._listener = listener
         try:
             self._make_ssh_forward_server(remote, address)
         except BaseSSHTunnelForwarderError as exc:
             # sshtunnel says only that something went wrong.
             raise exc.__context__ or exc from None
+        finally:
+            self._listener = None
         server: TCPServer | StreamServer = self._server_list[-1]
         return server
 
@@ -135,12 +144,15 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
 
     def _connect_to_gateway(self) -> None:
         # A key that cannot be used needs no server to be found out.
-        keys = load_keyfiles(self.login, self.questions)
+        identities = load_identities(self.login)
         self._transport = self._get_transport()
-        trusted = handshake(self._transport, self.login)
+        try:
+            trusted = handshake(self._transport, self.login)
+        except LoginError as exc:
+            raise explain(exc, self._sock, self.login) from exc
         key = self._transport.get_remote_server_key()
         self.questions.tell("host key", f"{key.get_name()} {fingerprint(key)}")
-        authenticate(self._transport, self.login, self.questions, keys, trusted=trusted)
+        authenticate(self._transport, self.login, self.questions, identities, trusted=trusted)
         self.questions.tell("authenticate", f"as {self.login.user}")
         # The session has no need to wake up now and then any more.
         self._transport.link.settimeout(None)
@@ -168,10 +180,10 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         return type("Handler", (_ForwardHandler,), {"remote_address": remote_address_})
 
     def _make_ssh_forward_server_class(self, remote_address_: tuple[str, int]) -> Any:
-        return TCPServer
+        return type("Server", (TCPServer,), {"listener": self._listener})
 
     def _make_stream_ssh_forward_server_class(self, remote_address_: tuple[str, int]) -> Any:
-        return StreamServer
+        return type("Server", (StreamServer,), {"listener": self._listener})
 
     @staticmethod
     def _consolidate_auth(**kwargs: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import random
 import selectors
 import socket
@@ -15,7 +16,8 @@ from contextlib import suppress
 from enum import Enum
 
 from ..control import ControlChannel, Message
-from ..directory import remove
+from ..directory import is_ours, remove, sweep
+from ..listener import cannot_listen
 from .config import resolve
 from .forward import Forward
 from .forwarder import TunnelForwarder
@@ -70,6 +72,8 @@ class Gateway:
         self._control = ControlChannel(control)
         self._logs = _ControlHandler(self._control) if own_process else None
         self._directory = ""
+        # Those of the program's own listeners.
+        self._directories: set[str] = set()
         self._questions = Questions(self._control.send)
         self._login: Login
         self._forwarder: TunnelForwarder
@@ -111,6 +115,8 @@ class Gateway:
             # After a crash it stays: the program reads stderr, and restarts with the same sockets.
             if self._directory:
                 remove(self._directory)
+            if self._orphaned:
+                self._remove_directories()
             self._control.send({"type": "bye"})
         except Exception:
             logger.critical("the gateway failed", exc_info=True)
@@ -120,6 +126,13 @@ class Gateway:
             self._control.finish()
             self._waker.close()
             self._wakened.close()
+
+    def _remove_directories(self) -> None:
+        # The program, if it was killed, could not: the last gateway that had a socket there does.
+        for directory in self._directories:
+            with suppress(OSError):
+                os.rmdir(directory)
+        sweep()
 
     def after_fork(self) -> None:
         """Close the copies of all sockets that a forked child has, which would keep them open."""
@@ -146,6 +159,7 @@ class Gateway:
                     self._close()
 
     def _close(self) -> None:
+        self._questions.give_up()
         if self._session is Session.DIALING:
             self._forwarder.abort()
         for forward in self._forwards.values():
@@ -215,6 +229,9 @@ class Gateway:
             self._open(message)
             return
         else:
+            # The program's own listener may be closing before there is a session.
+            if message["listener"] is not None and self._listen(message)[0] is None:
+                return
             self._waiting.append(message)
         if self._session is Session.DIALING and self._login.behind_hop and self._nobody_waits:
             # Begun when nobody waited: the hop may have to be asked once more to let us in.
@@ -225,12 +242,12 @@ class Gateway:
             self._dial()
 
     def _on_close(self, id: int, linger: int, grace: float) -> None:
+        self._waiting = [message for message in self._waiting if message["id"] != id]
         forward = self._forwards.get(id)
         if forward is not None:
             forward.close(linger, grace)
             self._watched.add(forward)
             return
-        self._waiting = [message for message in self._waiting if message["id"] != id]
         self._control.send({"type": "closed", "id": id})
 
     def _on_stats(self, id: int, serial: int) -> None:
@@ -260,7 +277,10 @@ class Gateway:
     # Tunnels
 
     def _open(self, message: Message) -> None:
-        forward, local = self._listen(message)
+        forward = self._forwards.get(message["id"])
+        local = message["local"]
+        if forward is None:
+            forward, local = self._listen(message)
         if forward is not None:
             self._control.send({"type": "opened", "id": forward.id, "local": local})
 
@@ -275,15 +295,15 @@ class Gateway:
             for_gateway=message["hop"],
         )
         try:
-            local = forward.listen(message["local"])
+            local = forward.listen(message["local"], message["listener"])
         except OSError as exc:
-            text = (
-                f"{self._login.server}: cannot listen on {message['local']} for the local leg: "
-                f"{exc.strerror or exc}; local= takes another endpoint"
-            )
+            text = cannot_listen(self._login.server, message["local"], exc)
             self._fail(number, LoginError("TunnelError", exc.errno or errno.EIO, text))
             return None, ""
         self._forwards[number] = forward
+        directory = os.path.dirname(local.removeprefix("ipc://"))
+        if message["listener"] is not None and is_ours(directory):
+            self._directories.add(directory)
         if self._session is Session.UP:
             forward.resume()
         return forward, local
@@ -359,7 +379,7 @@ class Gateway:
             error = self._login.timed_out()  # whatever the thread says of its closed socket
         self._dial_deadline = float("inf")
         self._fail_waiting(error)
-        if error.kind == "SSHConnectionError":
+        if error.passing:
             self._retry_later(error.message)
         else:
             # Asking again would not help, and may get us banned.
@@ -369,6 +389,10 @@ class Gateway:
     def _fail_waiting(self, error: LoginError) -> None:
         waiting, self._waiting = self._waiting, []
         for message in waiting:
+            forward = self._forwards.pop(message["id"], None)
+            if forward is not None:
+                self._watched.discard(forward)
+                forward.stop_listening()
             self._fail(message["id"], error)
 
     def _on_session_end(self, transport: ForwardTransport, reason: str) -> None:

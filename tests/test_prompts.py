@@ -1,0 +1,610 @@
+"""Whatever must be typed in is asked for once, where somebody can answer, and never waited for."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from tests.accounts import Account, may_make_accounts, temporary_account
+from tests.asking import AskingServer, Round
+from tests.logins import arguments_for, options_for
+from tests.peers import Peer, round_trip
+from tests.polling import wait_until
+from tests.programs import run_program, start_program
+from tests.sshd import OpenSSHServer, generate_key, public_key
+from tunneledzmq import SSHAuthenticationError, SSHOptions, TunneledContext, TunnelError
+from tunneledzmq.gateway.login import Login
+from tunneledzmq.gateway.passwords import Passwords
+from tunneledzmq.gateway.questions import Questions
+from tunneledzmq.gateway.text import printable
+from tunneledzmq.gateway.userauth import InfoRequest
+
+CODE = Round([("Verification code: ", True)], ["123456"])
+PASSWORD = Round([("Password: ", False)], ["s3cret"])
+
+
+class User:
+    """Somebody who answers.
+
+    Args:
+        answers: what to say to each question in turn, an exception to raise it; the last one
+            is given again.
+
+    """
+
+    def __init__(self, *answers: object) -> None:
+        self._answers = list(answers)
+        self.asked: list[tuple[str, bool]] = []
+        self.threads: set[threading.Thread] = set()
+
+    def __call__(self, text: str, echo: bool) -> str:
+        self.asked.append((text, echo))
+        self.threads.add(threading.current_thread())
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[return-value]
+
+
+def asking(server: Any, prompt: Callable[[str, bool], str], **fields: Any) -> SSHOptions:
+    return options_for(server, **{"keyfile": None, "prompt": prompt, **fields})
+
+
+def assert_lets_in(ctx: TunneledContext, options: SSHOptions, echo: Peer) -> None:
+    with ctx.socket(zmq.REQ) as sock:
+        sock.connect(echo.address, ssh=options)
+        round_trip(sock)
+
+
+def assert_refused(ctx: TunneledContext, options: SSHOptions, echo: Peer) -> str:
+    with ctx.socket(zmq.REQ) as sock:
+        with pytest.raises(SSHAuthenticationError) as caught:
+            sock.connect(echo.address, ssh=options)
+        assert sock.tunnels == []
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def account(need_sshd: None) -> Iterator[Account]:
+    """A Unix account with a password."""
+    if not may_make_accounts():
+        pytest.skip("only root can make an account")
+    with temporary_account() as account:
+        yield account
+
+
+@pytest.fixture(scope="module")
+def sshd(account: Account) -> Iterator[OpenSSHServer]:
+    """OpenSSH's server, where the account logs in with its password."""
+    with OpenSSHServer(PasswordAuthentication="yes", AllowUsers=account.user) as server:
+        server.user = account.user
+        yield server
+
+
+# Passwords
+
+
+def test_a_password_is_asked_for(
+    any_ctx: TunneledContext, sshd: OpenSSHServer, account: Account, echo: Peer
+) -> None:
+    user = User(account.password)
+    assert_lets_in(any_ctx, asking(sshd, user), echo)
+    assert user.asked == [(f"{account.user}@127.0.0.1's password: ", False)]
+    assert user.threads == {threading.main_thread()}
+
+
+def test_a_mistyped_password_may_be_typed_again(
+    ctx: TunneledContext, sshd: OpenSSHServer, account: Account, echo: Peer
+) -> None:
+    user = User("wr0ng", "wr0ng", account.password)
+    assert_lets_in(ctx, asking(sshd, user), echo)
+    assert len(user.asked) == 3
+
+
+def test_a_password_that_is_wrong_three_times_is_an_error(
+    ctx: TunneledContext, sshd: OpenSSHServer, echo: Peer
+) -> None:
+    user = User("wr0ng")
+    message = assert_refused(ctx, asking(sshd, user), echo)
+    assert len(user.asked) == 3
+    assert sshd.server in message and "password" in message and "wr0ng" not in message
+
+
+def test_a_password_that_was_given_is_not_asked_for(
+    ctx: TunneledContext, sshd: OpenSSHServer, account: Account, echo: Peer
+) -> None:
+    user = User("unused")
+    assert_lets_in(ctx, asking(sshd, user, password=account.password), echo)
+    assert_refused(ctx, asking(sshd, user, password="wr0ng"), echo)
+    assert user.asked == []
+
+
+def test_a_key_and_a_password_where_the_server_wants_both(
+    ctx: TunneledContext, account: Account, echo: Peer, tmp_path: Path
+) -> None:
+    keyfile = generate_key(tmp_path / "key")
+    account.authorized_keys.write_text(public_key(keyfile))
+    with OpenSSHServer(
+        PasswordAuthentication="yes",
+        AuthenticationMethods="publickey,password",
+        AuthorizedKeysFile=str(account.authorized_keys),
+    ) as server:
+        server.user = account.user
+        user = User(account.password)
+        assert_lets_in(ctx, asking(server, user, keyfile=str(keyfile)), echo)
+        assert len(user.asked) == 1
+        given = options_for(server, keyfile=str(keyfile), password=account.password)
+        assert_lets_in(ctx, given, echo)
+        message = assert_refused(ctx, options_for(server, password=account.password), echo)
+        assert "publickey" in message
+        message = assert_refused(ctx, asking(server, User("no"), keyfile=str(keyfile)), echo)
+        assert "it accepts password" in message
+
+
+@pytest.mark.skipif(not Path("/etc/pam.d/sshd").exists(), reason="sshd is without PAM here")
+def test_a_key_and_the_questions_of_pam(
+    ctx: TunneledContext, account: Account, echo: Peer, tmp_path: Path
+) -> None:
+    keyfile = generate_key(tmp_path / "key")
+    account.authorized_keys.write_text(public_key(keyfile))
+    with OpenSSHServer(
+        UsePAM="yes",
+        KbdInteractiveAuthentication="yes",
+        AuthenticationMethods="publickey,keyboard-interactive",
+        AuthorizedKeysFile=str(account.authorized_keys),
+    ) as server:
+        server.user = account.user
+        user = User("wr0ng", account.password)
+        assert_lets_in(ctx, asking(server, user, keyfile=str(keyfile)), echo)
+        assert user.asked == [(f"({account.user}@127.0.0.1) Password: ", False)] * 2
+        given = options_for(server, keyfile=str(keyfile), password=account.password)
+        assert_lets_in(ctx, given, echo)
+
+
+def test_a_password_that_has_expired_is_told(
+    ctx: TunneledContext, echo: Peer, tmp_path: Path
+) -> None:
+    with AskingServer(tmp_path, password="old", change=True) as server:
+        message = assert_refused(ctx, options_for(server, keyfile=None, password="old"), echo)
+        assert "expired" in message and "too old" in message
+        assert "\x1b" not in message
+
+
+# Questions of the server
+
+
+def test_one_time_codes(any_ctx: TunneledContext, echo: Peer, tmp_path: Path) -> None:
+    rounds = [
+        Round([("Password: ", False)], ["s3cret"], "Login", "Two steps."),
+        Round([("Code 1: ", True), ("Code 2: ", False)], ["11", "22"], "", "Look at the token."),
+    ]
+    with AskingServer(tmp_path, rounds) as server:
+        user = User("s3cret", "11", "22")
+        assert_lets_in(any_ctx, asking(server, user), echo)
+        assert server.heard == [["s3cret"], ["11", "22"]]
+    assert user.asked == [
+        ("Login\nTwo steps.\n(me@127.0.0.1) Password: ", False),
+        ("Look at the token.\n(me@127.0.0.1) Code 1: ", True),
+        ("(me@127.0.0.1) Code 2: ", False),
+    ]
+
+
+def test_the_password_that_was_given_answers_one_question_only(
+    ctx: TunneledContext, echo: Peer, tmp_path: Path
+) -> None:
+    with AskingServer(tmp_path, [PASSWORD, CODE]) as server:
+        user = User("123456")
+        assert_lets_in(ctx, asking(server, user, password="s3cret"), echo)
+        assert [text for text, _ in user.asked] == ["(me@127.0.0.1) Verification code: "]
+    with AskingServer(tmp_path, [CODE]) as server:
+        message = assert_refused(ctx, options_for(server, keyfile=None, password="s3cret"), echo)
+        assert server.heard == []
+        assert "prompt=" in message
+    with AskingServer(tmp_path, [PASSWORD, PASSWORD]) as server:
+        assert_refused(ctx, options_for(server, keyfile=None, password="s3cret"), echo)
+        assert server.heard == [["s3cret"]]
+
+
+def test_what_the_server_says_cannot_control_the_terminal(
+    ctx: TunneledContext, echo: Peer, tmp_path: Path
+) -> None:
+    evil = "\x1b]0;pwned\x07\x9b31m\u202eabc\r\nünïcode"
+    with AskingServer(tmp_path, [Round([(evil, False)], ["x"], evil, evil)]) as server:
+        user = User("x")
+        assert_lets_in(ctx, asking(server, user), echo)
+    [(text, _)] = user.asked
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert text.count("\\033]0;pwned\\007") == 3 and text.count("ünïcode") == 3
+
+
+def test_nothing_typed_is_sent_to_a_server_with_a_changed_key(
+    ctx: TunneledContext, echo: Peer, tmp_path: Path
+) -> None:
+    other = tmp_path / "known_hosts_of_another"
+    other.write_text(f"* {public_key(generate_key(tmp_path / 'other'))}\n")
+    with AskingServer(tmp_path, [PASSWORD], password="s3cret") as server:
+        user = User("s3cret")
+        unsafe = {"known_hosts": str(other), "strict_host_key_checking": "no"}
+        message = assert_refused(ctx, asking(server, user, **unsafe), echo)
+        assert "changed" in message
+        assert_refused(ctx, asking(server, user, password="s3cret", **unsafe), echo)
+        assert server.heard == [] and user.asked == []
+
+
+# Passphrases
+
+
+def test_a_passphrase_is_asked_for_three_times(
+    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    keyfile = generate_key(tmp_path / "key", passphrase="open sesame")
+    openssh.authorize(keyfile)
+    user = User("wr0ng", "wr0ng", "open sesame")
+    assert_lets_in(ctx, asking(openssh, user, keyfile=str(keyfile)), echo)
+    assert user.asked == [(f"Enter passphrase for key '{keyfile}': ", False)] * 3
+    user = User("wr0ng")
+    message = assert_refused(ctx, asking(openssh, user, keyfile=str(keyfile)), echo)
+    assert str(keyfile) in message and "wr0ng" not in message
+    assert len(user.asked) == 3
+
+
+def test_no_passphrase_is_asked_for_in_vain(
+    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, home: Path
+) -> None:
+    stranger = generate_key(home / ".ssh" / "id_ed25519", passphrase="open sesame")
+    keyfile = generate_key(home / ".ssh" / "id_rsa", "ssh-rsa", passphrase="open sesame")
+    Path(f"{stranger}.pub").unlink()  # the private file tells the public half too
+    openssh.authorize(keyfile)
+    user = User("open sesame")
+    assert_lets_in(ctx, asking(openssh, user), echo)
+    assert user.asked == [(f"Enter passphrase for key '{keyfile}': ", False)]
+
+
+def test_a_passphrase_that_was_given_opens_the_default_keys(
+    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, home: Path
+) -> None:
+    openssh.authorize(generate_key(home / ".ssh" / "id_ed25519", passphrase="open sesame"))
+    assert_lets_in(ctx, options_for(openssh, keyfile=None, passphrase="open sesame"), echo)
+
+
+def test_no_answer_passes_a_key_over(
+    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, home: Path
+) -> None:
+    openssh.authorize(generate_key(home / ".ssh" / "id_ed25519", passphrase="open sesame"))
+    openssh.authorize(generate_key(home / ".ssh" / "id_rsa", "ssh-rsa"))
+    user = User("")
+    assert_lets_in(ctx, asking(openssh, user), echo)
+    assert len(user.asked) == 1
+
+
+# Who is asked, and when
+
+
+def test_threads_that_connect_at_once_ask_once(
+    ctx: TunneledContext, echo: Peer, tmp_path: Path
+) -> None:
+    with AskingServer(tmp_path, [CODE]) as server:
+        user = User("123456")
+        options = asking(server, user)
+        threads = [
+            threading.Thread(target=assert_lets_in, args=(ctx, options, echo)) for _ in range(20)
+        ]
+        with ctx.socket(zmq.REQ) as keeper:
+            for thread in threads:
+                thread.start()
+            keeper.connect(echo.address, ssh=options)
+            for thread in threads:
+                thread.join()
+        assert len(user.asked) == 1
+        assert server.logins == 1
+
+
+def test_a_user_may_take_longer_than_connect_timeout(
+    ctx: TunneledContext, echo: Peer, tmp_path: Path
+) -> None:
+    def slow(text: str, echo: bool) -> str:
+        time.sleep(5)
+        return "123456"
+
+    with AskingServer(tmp_path, [CODE]) as server:
+        assert_lets_in(ctx, asking(server, slow, connect_timeout=2), echo)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(RuntimeError("no way"), "RuntimeError: no way"), (None, "NoneType"), (b"123456", "bytes")],
+)
+def test_a_prompt_that_fails_is_an_error(
+    any_ctx: TunneledContext, echo: Peer, tmp_path: Path, answer: object, reason: str
+) -> None:
+    with AskingServer(tmp_path, [CODE]) as server:
+        message = assert_refused(any_ctx, asking(server, User(answer)), echo)
+        assert "prompt=" in message and reason in message
+        assert_lets_in(any_ctx, asking(server, User("123456")), echo)
+
+
+def test_a_new_session_asks_for_nothing_that_was_typed_before(
+    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    keyfile = generate_key(tmp_path / "key", passphrase="open sesame")
+    openssh.authorize(keyfile)
+    user = User("open sesame")
+    with AskingServer(tmp_path, [PASSWORD]) as server, ctx.socket(zmq.REQ) as sock:
+        typed = User("s3cret")
+        sock.connect(echo.address, ssh=asking(server, typed))
+        [tunnel] = sock.tunnels
+        round_trip(sock)
+        server.cut()
+        wait_until(lambda: tunnel.reconnects == 1 and tunnel.state == "up")
+        round_trip(sock)
+        assert len(typed.asked) == 1
+    with ctx.socket(zmq.REQ) as sock:
+        sock.connect(echo.address, ssh=asking(openssh, user, keyfile=str(keyfile)))
+        [tunnel] = sock.tunnels
+        round_trip(sock)
+        openssh.kill_sessions()
+        wait_until(lambda: tunnel.reconnects == 1 and tunnel.state == "up")
+        round_trip(sock)
+        assert len(user.asked) == 1
+
+
+def test_a_new_session_asks_for_a_new_code(
+    ctx: TunneledContext, echo: Peer, tmp_path: Path
+) -> None:
+    with AskingServer(tmp_path, [CODE]) as server, ctx.socket(zmq.REQ) as sock:
+        user = User("123456")
+        sock.connect(echo.address, ssh=asking(server, user))
+        [tunnel] = sock.tunnels
+        round_trip(sock)
+        server.cut()
+        wait_until(lambda: tunnel.reconnects == 1 and tunnel.state == "up")
+        assert len(user.asked) == 2
+        assert len(user.threads) == 2  # nobody waits in connect any more
+        round_trip(sock)
+
+
+def test_without_a_user_the_session_stays_down_until_the_next_connect(
+    ctx: TunneledContext, echo: Peer, tmp_path: Path
+) -> None:
+    with AskingServer(tmp_path, [CODE]) as server, ctx.socket(zmq.REQ) as sock:
+        user = User("123456", RuntimeError("gone"), "123456")
+        options = asking(server, user)
+        sock.connect(echo.address, ssh=options)
+        [tunnel] = sock.tunnels
+        round_trip(sock)
+        server.cut()
+        wait_until(lambda: "gone" in (tunnel.last_error or ""))
+        assert tunnel.state == "down"
+        assert_lets_in(ctx, options, echo)
+        wait_until(lambda: tunnel.state == "up")
+        round_trip(sock)
+        assert len(user.asked) == 3
+
+
+def test_a_program_without_a_terminal_is_told_what_is_missing(echo: Peer, tmp_path: Path) -> None:
+    program = """
+        with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+            try:
+                sock.connect(addr, ssh=options)
+            except SSHAuthenticationError as exc:
+                print(exc)
+            assert not sock.tunnels
+        """
+    with AskingServer(tmp_path, [CODE], password="s3cret") as server:
+        options = arguments_for(server, keyfile=None)
+        output = run_program(program, options=options, addr=echo.address)
+        assert "password= or prompt=" in output and server.server in output
+        assert server.heard == []
+
+
+def test_a_context_that_terminates_waits_for_no_answer(echo: Peer, tmp_path: Path) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def stuck(text: str, echo: bool) -> str:
+        asked.set()
+        answered.wait(20)
+        return "123456"
+
+    with AskingServer(tmp_path, [CODE]) as server:
+        ctx = TunneledContext(isolate=False)
+        failures: list[BaseException] = []
+
+        def connect() -> None:
+            with ctx.socket(zmq.REQ) as sock:
+                try:
+                    sock.connect(echo.address, ssh=asking(server, stuck))
+                except (zmq.ZMQError, TunnelError) as exc:
+                    failures.append(exc)
+
+        thread = threading.Thread(target=connect)
+        thread.start()
+        assert asked.wait(10)
+        closer = threading.Thread(target=ctx.term)
+        closer.start()
+        answered.set()
+        thread.join(10)
+        closer.join(10)
+        assert not thread.is_alive() and not closer.is_alive()
+        assert failures
+
+
+# The terminal
+
+
+class Terminal:
+    """A pseudo-terminal, and who sits before it."""
+
+    def __init__(self) -> None:
+        self._user, self._tty = os.openpty()
+        self.name = os.ttyname(self._tty)
+        self.shown = ""
+
+    @property
+    def echoes(self) -> bool:
+        return bool(termios.tcgetattr(self._tty)[3] & termios.ECHO)
+
+    def wait_for(self, text: str) -> None:
+        """Wait until `text` is shown."""
+
+        def look() -> bool:
+            if select.select([self._user], [], [], 0)[0]:
+                self.shown += os.read(self._user, 4096).decode()
+            return text in self.shown
+
+        wait_until(look, what=f"{text!r} is shown")
+
+    def type(self, text: str) -> None:
+        os.write(self._user, text.encode())
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        os.close(self._user)
+        os.close(self._tty)
+
+
+# The first terminal that a session's leader opens is its own.
+ON_TERMINAL = """
+    import os
+    os.open(tty, os.O_RDWR)
+    with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+        try:
+            sock.connect(addr, ssh=options)
+            sock.send(b"hello")
+            print(sock.recv().decode())
+        except KeyboardInterrupt:
+            print("interrupted")
+        except SSHAuthenticationError as exc:
+            print(exc)
+        assert sock.tunnels == [] or sock.tunnels[0].state == "up"
+    """
+
+IN_BACKGROUND = """
+    import os
+    os.open(tty, os.O_RDWR)
+    if not os.fork():
+        os.setpgid(0, 0)
+        with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+            try:
+                sock.connect(addr, ssh=options)
+            except SSHAuthenticationError as exc:
+                print(exc, flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
+    """
+
+
+def finish(program: subprocess.Popen[str]) -> str:
+    """Wait for the end of a program, and return what it printed."""
+    with program:
+        output, errors = program.communicate(timeout=30)
+    assert program.returncode == 0 and not errors, errors
+    return output
+
+
+def test_the_terminal_is_asked_and_does_not_show_secrets(echo: Peer, tmp_path: Path) -> None:
+    with Terminal() as terminal, AskingServer(tmp_path, [PASSWORD, CODE]) as server:
+        options = arguments_for(server, keyfile=None)
+        program = start_program(ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address)
+        terminal.wait_for("(me@127.0.0.1) Password: ")
+        wait_until(lambda: not terminal.echoes)
+        terminal.type("s3cret\n")
+        terminal.wait_for("(me@127.0.0.1) Verification code: ")
+        wait_until(lambda: terminal.echoes)
+        terminal.type("123456\n")
+        assert finish(program) == "hello\n"
+        terminal.wait_for("123456")
+        assert "s3cret" not in terminal.shown
+
+
+@pytest.mark.parametrize("question", [PASSWORD, CODE], ids=["hidden", "shown"])
+def test_ctrl_c_at_the_prompt_interrupts_connect(
+    echo: Peer, tmp_path: Path, question: Round
+) -> None:
+    with Terminal() as terminal, AskingServer(tmp_path, [question]) as server:
+        options = arguments_for(server, keyfile=None)
+        program = start_program(ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address)
+        terminal.wait_for(question.questions[0][0])
+        wait_until(lambda: terminal.echoes == question.questions[0][1])
+        terminal.type("\x03")
+        assert finish(program) == "interrupted\n"
+        assert terminal.echoes
+        assert server.logins == 0
+
+
+@pytest.mark.parametrize("question", [PASSWORD, CODE], ids=["hidden", "shown"])
+def test_the_end_of_input_is_no_answer(echo: Peer, tmp_path: Path, question: Round) -> None:
+    with Terminal() as terminal, AskingServer(tmp_path, [question]) as server:
+        options = arguments_for(server, keyfile=None)
+        program = start_program(ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address)
+        terminal.wait_for(question.questions[0][0])
+        wait_until(lambda: terminal.echoes == question.questions[0][1])
+        terminal.type("\x04")
+        assert "nobody to ask" in finish(program)
+        assert terminal.echoes and server.heard == []
+
+
+def test_a_program_in_the_background_does_not_take_the_terminal(echo: Peer, tmp_path: Path) -> None:
+    with Terminal() as terminal, AskingServer(tmp_path, [PASSWORD]) as server:
+        options = arguments_for(server, keyfile=None)
+        program = start_program(
+            IN_BACKGROUND, tty=terminal.name, options=options, addr=echo.address
+        )
+        assert "nobody to ask" in finish(program)
+        assert server.heard == []
+
+
+# What only the config file says
+
+
+def nobody() -> Questions:
+    questions = Questions(lambda message: None)
+    questions.give_up()
+    return questions
+
+
+def test_batch_mode_asks_nobody() -> None:
+    asked: list[Any] = []
+    questions = Questions(asked.append)
+    login = Login("me@host:22", "host", 22, "me", batch_mode=True)
+    passwords = Passwords(login, questions)
+    assert list(passwords) == []
+    assert passwords.respond(InfoRequest("", "", (("Code: ", True),))) is None
+    assert asked == []
+    assert "BatchMode" in passwords.problems[0]
+
+
+def test_no_password_prompts_means_none() -> None:
+    login = Login("me@host:22", "host", 22, "me", number_of_password_prompts=0)
+    passwords = Passwords(login, nobody())
+    assert list(passwords) == [] and passwords.tries == 0
+    login.password = "s3cret"
+    assert list(Passwords(login, nobody())) == ["s3cret"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["One-time password: ", "New password: ", "OTP Password: ", "Retype new password: "],
+)
+def test_the_password_is_not_told_to_other_questions(text: str) -> None:
+    login = Login("me@host:22", "host", 22, "me", password="s3cret")
+    passwords = Passwords(login, nobody())
+    assert passwords.respond(InfoRequest("", "", ((text, False),))) is None
+    assert passwords.respond(InfoRequest("", "", (("Password: ", True),))) is None
+    assert passwords.respond(InfoRequest("", "", (("me's Password: ", False),))) == ["s3cret"]
+
+
+def test_printable_keeps_what_can_be_read() -> None:
+    assert printable("Grüße\n\tan 中文\r\n") == "Grüße\n\tan 中文\n"
+    assert printable("\x1b[2J\x00\x7f\ud800") == "\\033[2J\\000\\177\\355\\240\\200"

@@ -1,0 +1,161 @@
+"""Passwords, passphrases and codes: those that the program gave, or its user types in."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+from collections.abc import Iterator
+
+from .keyfiles import KeyFile, KeyFileError
+from .login import Login
+from .questions import Questions
+from .text import printable
+from .userauth import InfoRequest
+
+__all__ = ["Passwords"]
+
+logger = logging.getLogger("tunneledzmq")
+
+# Questions of keyboard-interactive that the user's password answers, and such that it does not,
+# though they look like it.
+_PASSWORD = re.compile(r"password", re.IGNORECASE)
+_NO_PASSWORD = re.compile(
+    r"one.?time|otp|token|code|new|again|retype|confirm|current|change", re.IGNORECASE
+)
+
+
+class Passwords:
+    """What can be told to one server, and who can be asked for it.
+
+    Args:
+        login: has what the program gave; what is typed in is kept there for the next login.
+        questions: where the program's user is asked.
+    """
+
+    def __init__(self, login: Login, questions: Questions) -> None:
+        self._login = login
+        self._questions = questions
+        self._who = f"{login.user}@{login.host}"
+        self.problems: list[str] = []
+        """What is missing, for an error that may come."""
+
+        # The password that is being tried, if the user typed it.
+        self._typed: str | None = None
+        # Where the password that is known has been sent already.
+        self._sent: set[str] = set()
+        # What the server said, to be shown with its next question.
+        self._said = ""
+
+    @property
+    def tries(self) -> int:
+        """How often keyboard-interactive is worth trying."""
+        return max(self._login.number_of_password_prompts, int(self._known is not None))
+
+    @property
+    def _known(self) -> str | None:
+        given = self._login.password
+        return self._login.typed_password if given is None else given
+
+    def __iter__(self) -> Iterator[str]:
+        """Return what to try for the method ``password``."""
+        if self._known is not None:
+            if "password" not in self._sent:
+                self._sent.add("password")
+                yield self._known
+            if self._login.password is not None:
+                return
+        for _ in range(self._login.number_of_password_prompts):
+            self._typed = self._ask(f"{self._who}'s password: ", "password")
+            if self._typed is None:
+                return
+            yield self._typed
+
+    def learn(self, right: bool) -> None:
+        """Note whether the server was content with what it was told last."""
+        if right and self._typed is not None:
+            self._login.typed_password = self._typed
+        self._typed = None
+
+    def respond(self, request: InfoRequest) -> list[str] | None:
+        """Answer the server's questions; `None` if there is nobody to ask."""
+        heading = [printable(text).strip() for text in (request.name, request.instruction)]
+        self._said += "".join(f"{line}\n" for line in heading if line)
+        if not request.prompts:
+            if self._said:
+                logger.warning("%s says: %s", self._login.server, self._said.strip())
+                self._said = ""
+            return []
+        wants_password = len(request.prompts) == 1 and _asks_password(*request.prompts[0])
+        if wants_password and self._known is not None:
+            if "keyboard-interactive" not in self._sent:
+                self._sent.add("keyboard-interactive")
+                self._said = ""
+                return [self._known]
+            if self._login.password is not None:
+                return None
+        responses = []
+        for text, echo in request.prompts:
+            said, self._said = self._said, ""
+            answer = self._ask(f"{said}({self._who}) {printable(text)}", "an answer", echo=echo)
+            if answer is None:
+                return None
+            if _asks_password(text, echo):
+                self._typed = answer
+            responses.append(answer)
+        return responses
+
+    def unlock(self, file: KeyFile) -> None:
+        """Open a key file, with the passphrase that it takes.
+
+        Raises:
+            KeyFileError: it cannot be had.
+            LoginError: the program's ``prompt`` failed.
+        """
+        if not file.locked:
+            file.unlock(None)
+            return
+        known = self._login.typed_passphrases.get(file.path, self._login.passphrase)
+        if known is not None:
+            try:
+                file.unlock(known)
+                return
+            except KeyFileError:
+                if known is self._login.passphrase:
+                    raise
+                del self._login.typed_passphrases[file.path]  # the file is another one now
+        for _ in range(self._login.number_of_password_prompts):
+            passphrase = self._ask(f"Enter passphrase for key '{file.path}': ")
+            if not passphrase:
+                break
+            try:
+                file.unlock(passphrase)
+            except KeyFileError as exc:
+                failure = exc
+            else:
+                self._login.typed_passphrases[file.path] = passphrase
+                return
+        else:
+            if self._login.number_of_password_prompts:
+                raise failure
+        raise KeyFileError(
+            errno.EACCES,
+            f"the key file {file.path} is encrypted: pass passphrase= or prompt=",
+        )
+
+    def _ask(self, text: str, what: str | None = None, *, echo: bool = False) -> str | None:
+        if not self._login.batch_mode:
+            answer = self._questions.prompt(text, echo=echo)
+            nobody = "There is nobody to ask"
+            instead = "password= or prompt=" if what == "password" else "prompt="
+        else:
+            answer = None
+            nobody = "BatchMode=yes forbids to ask"
+            instead = "password="
+        if answer is None and what is not None:
+            self.problems.append(f"{nobody} for {what}: pass {instead}")
+        return answer
+
+
+def _asks_password(text: str, echo: bool) -> bool:
+    return not echo and bool(_PASSWORD.search(text)) and not _NO_PASSWORD.search(text)
