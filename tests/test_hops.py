@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
@@ -16,6 +17,7 @@ import psutil
 import pytest
 import zmq
 
+import tunneledzmq.asyncio
 from tests.logins import options_for
 from tests.peers import Peer, free_port, numbered, round_trip
 from tests.polling import wait_until
@@ -319,3 +321,19 @@ def test_threads_that_connect_at_once_dial_each_hop_once(
         thread.join()
     assert not failures
     assert [server.logins() for server in chain] == [count + 1 for count in before]
+
+
+def test_a_connect_that_is_given_up_gives_up_its_hop(
+    hops: list[SSHOptions], gateways: Gateways
+) -> None:
+    with SilentPort() as silent:
+        ssh = [SSHOptions(f"me@127.0.0.1:{silent.port}", connect_timeout=30), hops[0]]
+
+        async def give_up() -> None:
+            with tunneledzmq.asyncio.TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+                connecting = sock.connect("tcp://127.0.0.1:1", ssh=ssh)
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(connecting, 1)
+
+        asyncio.run(give_up())
+        wait_until(lambda: not gateways(), timeout=3)

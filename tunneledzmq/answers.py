@@ -14,7 +14,7 @@ from .exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
 from .options import SSHOptions
 from .prompt import ask_on_terminal
 from .reply import Reply
-from .tunnel import Tunnel
+from .tunnel import GivenUp, Tunnel
 
 if TYPE_CHECKING:
     from .handle import GatewayHandle
@@ -25,11 +25,12 @@ __all__ = ["Answers", "Hops"]
 class Hops(Protocol):
     """Where the way over a hop is had: the pool."""
 
-    def open_hop(self, user: GatewayHandle, options: SSHOptions, remote: RemoteEndpoint) -> Tunnel:
-        """Open a tunnel for the SSH session of `user`.
+    def finish(self, options: SSHOptions, tunnel: Tunnel) -> None:
+        """Have the gateway for `options` take a tunnel, and wait until it is up.
 
         Raises:
-            TunnelError: there is none.
+            TunnelError: there is no way.
+            GivenUp: the tunnel was closed meanwhile.
         """
         ...
 
@@ -70,10 +71,11 @@ class Answers:
 
     def hand_out(self, call: Callable[[], None]) -> None:
         """Give a call to a thread that waits, or to one of its own."""
+        calls = [call]
         for reply in list(self._waiting.values()):
-            if reply.ask(call):
-                return
-        threading.Thread(target=call, name="tunneledzmq-answer", daemon=True).start()
+            calls = [left for call in calls for left in reply.ask(call)]
+        for call in calls:
+            threading.Thread(target=call, name="tunneledzmq-answer", daemon=True).start()
 
     def explain(self, error: TunnelError) -> TunnelError:
         """Say what the hop said, where that is why there is no session."""
@@ -90,7 +92,7 @@ class Answers:
         """Give up the way over the hop: the gateway has ended."""
         hop, self._hop = self._hop, None
         if hop is not None:
-            hop._handle.close(hop, linger=-1, grace=0)
+            hop._close(linger=0 if hop.state == "connecting" else -1, grace=0)
 
     def _answer(self, message: Message, control: ControlChannel) -> None:
         answer = {"type": "answer", "serial": message["serial"]}
@@ -101,6 +103,8 @@ class Answers:
                 answer["value"] = self._ask_user(message["text"], message["echo"])
         except TunnelError as exc:
             answer["error"] = _describe(exc)
+        except GivenUp:
+            pass  # the gateway that asked has ended
         except Exception as exc:
             text = f"{self._handle.server}: prompt= failed: {type(exc).__name__}: {exc}"
             answer["error"] = _describe(SSHAuthenticationError(errno.ECANCELED, text))
@@ -128,9 +132,14 @@ class Answers:
             assert options is not None
             remote = RemoteEndpoint(message["host"], message["port"])
             self.close()
-            hop = self._hop = self._hops.open_hop(self._handle, options, remote)
+            hop = self._hop = Tunnel(str(remote), options.server, user=self._handle)
             if self._handle.ended:
                 self.close()
+            try:
+                self._hops.finish(options, hop)
+            except BaseException:
+                self._hop = None
+                raise
         return hop.local[len("ipc://") :]
 
 

@@ -1,41 +1,27 @@
-"""`TunneledContext`: a `zmq.Context` whose sockets connect through SSH servers."""
+"""`TunneledContext`: a `zmq.Context` whose sockets take ``ssh=``; and what its twin shares."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import zmq
 
 from .options import SSHLike, SSHOptions, to_options
 from .pool import GatewayPool
-from .socket import TunneledSocket
+from .socket import TunneledSocket, TunnelingSocket
 from .tunnel import Tunnel
 
-__all__ = ["TunneledContext"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["TunneledContext", "TunnelingContext"]
+
+_SocketT = TypeVar("_SocketT", bound=TunnelingSocket[Any], covariant=True)
 
 
-class TunneledContext(zmq.Context[TunneledSocket]):
-    """A :class:`zmq.Context` whose sockets take ``ssh=`` in ``connect``.
-
-    Args:
-        io_threads: as with :class:`zmq.Context`; or a context to shadow.
-        shadow: a context, or its address, to share the libzmq context of.
-        ssh: the server for every ``connect`` to a ``tcp://`` address that names none itself.
-            Default: that of a shadowed `TunneledContext`, else none.
-        isolate: `True`: each SSH connection lives in a helper process of its own. `False`: in
-            threads of this process, which then share its GIL. A shadow uses the SSH connections
-            of the `TunneledContext` that it shadows.
-
-    Raises:
-        ValueError: `ssh` is malformed.
-        TypeError: `ssh` is of another type.
-    """
-
-    _socket_class = TunneledSocket
-    _repr_cls = "tunneledzmq.TunneledContext"
-    _instance: Any = None
-    _instance_pid: int | None = None
+class TunnelingContext(zmq.Context[_SocketT], Generic[_SocketT]):
+    """What the contexts of this package have in common."""
 
     _ssh: SSHOptions | None = None
     _pool: GatewayPool
@@ -53,7 +39,7 @@ class TunneledContext(zmq.Context[TunneledSocket]):
         default = None if ssh is None else to_options(ssh)
         super().__init__(io_threads, shadow)  # type: ignore[call-overload]
         original = io_threads if isinstance(io_threads, zmq.Context) else shadow
-        if isinstance(original, TunneledContext):
+        if isinstance(original, TunnelingContext):
             self._ssh = original._ssh if default is None else default
             self._pool = original._pool
         else:
@@ -61,7 +47,12 @@ class TunneledContext(zmq.Context[TunneledSocket]):
             self._pool = GatewayPool(isolate=isolate)
         self._owner_pid = os.getpid()
 
-    def __copy__(self, memo: Any = None) -> TunneledContext:
+    @classmethod
+    def shadow(cls, address: int | zmq.Context[Any]) -> Self:
+        """Shadow a context, given as such or by its libzmq address (see the arguments)."""
+        return cls(shadow=address)
+
+    def __copy__(self, memo: Any = None) -> Self:
         """Copying a context creates a shadow copy, which keeps the ``ssh`` default."""
         return self.__class__(shadow=self)
 
@@ -85,3 +76,26 @@ class TunneledContext(zmq.Context[TunneledSocket]):
         pool.interrupt()
         super().term()
         pool.shutdown()
+
+
+class TunneledContext(TunnelingContext[TunneledSocket]):
+    """A :class:`zmq.Context` whose sockets take ``ssh=`` in ``connect``.
+
+    Args:
+        io_threads: as with :class:`zmq.Context`; or a context to shadow.
+        shadow: a context, or its address, to share the libzmq context of.
+        ssh: the server for every ``connect`` to a ``tcp://`` address that names none itself.
+            Default: that of a shadowed `TunneledContext`, else none.
+        isolate: `True`: each SSH connection lives in a helper process of its own. `False`: in
+            threads of this process, which then share its GIL. A shadow uses the SSH connections
+            of the `TunneledContext` that it shadows.
+
+    Raises:
+        ValueError: `ssh` is malformed.
+        TypeError: `ssh` is of another type.
+    """
+
+    _socket_class = TunneledSocket
+    _repr_cls = "tunneledzmq.TunneledContext"
+    _instance: Any = None
+    _instance_pid: int | None = None

@@ -6,14 +6,17 @@ From the program:
 type       further members                                            meaning
 =========  =========================================================  ==========================
 ``login``  ``request``, ``directory``, ``log_level``                  first message, once
-``open``   ``id``, ``host``, ``port``, ``local``, ``hop``, ``again``  open tunnel `id`; ``hop`` for
-                                                                      another gateway's session,
+``open``   ``id``, ``host``, ``port``, ``local``, ``hop``, ``again``, open tunnel `id`; ``hop`` for
+           ``listener``                                               another gateway's session,
                                                                       ``again`` after a restart
 ``close``  ``id``, ``linger`` (ms, -1 for ever), ``grace`` (s)        libzmq gives it up
 ``stats``  ``id``, ``serial``                                         ask for counters
 ``answer`` ``serial``, and ``value`` or ``error``                     to ``ask``
 ``ping``   ``serial``                                                 how far is the server?
 =========  =========================================================  ==========================
+
+``listener`` is `None`, or a socket that listens on ``local`` already: its descriptor travels beside
+the line (SCM_RIGHTS).
 
 End of file from the program means that it has ended, or its context has: nothing new will come.
 
@@ -44,6 +47,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from collections import deque
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -62,9 +66,11 @@ class ControlChannel:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._partial = b""
+        # Descriptors that came before the end of their lines.
+        self._descriptors: deque[int] = deque()
         # Messages that were given to send() and are not sent yet. SimpleQueue.put may be called
         # from a finalizer that interrupts send(): it only queues, and the interrupted call sends.
-        self._outgoing: SimpleQueue[bytes] = SimpleQueue()
+        self._outgoing: SimpleQueue[tuple[bytes, socket.socket | None]] = SimpleQueue()
         # Held by the one thread that empties the queue.
         self._sending = threading.Lock()
 
@@ -73,27 +79,50 @@ class ControlChannel:
         return self._sock.fileno()
 
     def send(self, message: Message) -> None:
-        """Send `message`, unless the other end is gone, which :meth:`receive` tells."""
-        self._outgoing.put(json.dumps(message).encode() + b"\n")
+        """Send `message`, unless the other end is gone, which :meth:`receive` tells.
+
+        A socket under ``listener`` is sent as a descriptor, and closed here.
+        """
+        listener = message.get("listener")
+        line = json.dumps({**message, "listener": True} if listener else message)
+        self._outgoing.put((line.encode() + b"\n", listener))
         while not self._outgoing.empty() and self._sending.acquire(blocking=False):
             try:
                 while True:
-                    self._sock.sendall(self._outgoing.get_nowait())
-            except (Empty, OSError):
+                    self._send_now(*self._outgoing.get_nowait())
+            except Empty:
                 pass
             finally:
                 self._sending.release()
 
+    def _send_now(self, line: bytes, listener: socket.socket | None) -> None:
+        try:
+            if listener is not None:
+                line = line[socket.send_fds(self._sock, [line], [listener.fileno()]) :]
+            self._sock.sendall(line)
+        except OSError:
+            pass
+        finally:
+            if listener is not None:
+                listener.close()
+
     def receive(self) -> list[Message] | None:
         """Wait for data and return the messages that are complete; `None` at the end of file."""
         try:
-            data = self._sock.recv(1 << 16)
+            data, descriptors, _, _ = socket.recv_fds(self._sock, 1 << 16, 16)
         except OSError:
-            data = b""
+            data, descriptors = b"", []
+        self._descriptors.extend(descriptors)
         if not data:
             return None
         *lines, self._partial = (self._partial + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+        return [self._message(line) for line in lines]
+
+    def _message(self, line: bytes) -> Message:
+        message: Message = json.loads(line)
+        if message.get("listener"):
+            message["listener"] = socket.socket(fileno=self._descriptors.popleft())
+        return message
 
     def shutdown(self) -> None:
         """Send end of file; what the other end still says can be received."""
@@ -105,9 +134,9 @@ class ControlChannel:
     def finish(self) -> None:
         """Close this end when all messages are sent, those of other threads included."""
         with self._sending:
-            with suppress(Empty, OSError):
+            with suppress(Empty):
                 while True:
-                    self._sock.sendall(self._outgoing.get_nowait())
+                    self._send_now(*self._outgoing.get_nowait())
             self._sock.close()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The private directory of a gateway, where its Unix sockets live."""
+"""The private directories of gateways, where their Unix sockets live, and of the demo's server."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import stat
 import tempfile
 from contextlib import suppress
 
-__all__ = ["STDERR", "RuntimeDirectory", "remove", "sweep"]
+__all__ = ["STDERR", "RuntimeDirectory", "is_ours", "remove", "sweep"]
 
-PREFIX = "tunneledzmq-gateway-"
+PREFIXES = {owner: f"tunneledzmq-{owner}-" for owner in ("gateway", "server")}
+"""How the names of the directories start, by whose they are."""
 
 STDERR = "stderr"
 """Name of the file in it for what a gateway says before it dies."""
@@ -23,13 +24,16 @@ class RuntimeDirectory:
     Its `lock` is a descriptor that both hold; once nobody holds it any more the directory is
     stale, and the next :func:`sweep` of any program of the same user removes it.
 
+    Args:
+        owner: whose it is, one of `PREFIXES`.
+
     Raises:
         OSError: it cannot be made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str = "gateway") -> None:
         while True:
-            self.path = tempfile.mkdtemp(prefix=PREFIX, dir=_base())
+            self.path = tempfile.mkdtemp(prefix=PREFIXES[owner], dir=_base())
             try:
                 self.lock = _lock(self.path)
             except (BlockingIOError, FileNotFoundError):
@@ -69,7 +73,7 @@ def sweep() -> None:
     base = _base()
     with suppress(OSError), os.scandir(base) as entries:
         for entry in entries:
-            if not entry.name.startswith(PREFIX):
+            if not is_ours(entry.name):
                 continue
             with suppress(OSError):
                 status = entry.stat(follow_symlinks=False)
@@ -79,6 +83,11 @@ def sweep() -> None:
                         remove(entry.path)
                     finally:
                         os.close(lock)
+
+
+def is_ours(path: str) -> bool:
+    """Tell by its name whether this package has made the directory at `path`."""
+    return os.path.basename(path).startswith(tuple(PREFIXES.values()))
 
 
 def _base() -> str:

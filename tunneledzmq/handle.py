@@ -18,13 +18,12 @@ from . import exceptions
 from .answers import Answers, Hops
 from .control import ControlChannel, Message
 from .directory import RuntimeDirectory
-from .endpoints import RemoteEndpoint
 from .exceptions import GatewayError, TunnelError
 from .home import Home, start_process, start_thread
 from .options import SSHOptions
 from .reply import Reply
 from .request import login_request
-from .tunnel import Tunnel, TunnelStats
+from .tunnel import GivenUp, Tunnel, TunnelStats
 
 __all__ = ["GatewayHandle", "HandleEnded"]
 
@@ -136,47 +135,52 @@ class GatewayHandle:
         return [
             tunnel
             for tunnel in list(self._tunnels.values())
-            if tunnel.state not in ("closing", "closed") and not tunnel._for_gateway
+            if tunnel.state not in ("closing", "closed") and tunnel._user is None
         ]
 
-    def open(self, remote: RemoteEndpoint, local: str | None, *, for_gateway: bool) -> Tunnel:
+    def open(self, tunnel: Tunnel) -> None:
         """Open a tunnel and wait until the SSH session is authenticated.
 
         Args:
-            remote: the peer as the server sees it.
-            local: endpoint for the local leg; `None` for a private Unix socket.
-            for_gateway: the session of another gateway goes through it.
+            tunnel: a new one; without a local endpoint it gets a private Unix socket.
 
         Raises:
             TunnelError: no SSH session, or no listener for the local leg.
             HandleEnded: ask another gateway.
+            GivenUp: it was closed meanwhile.
         """
-        number = next(self._ids)
-        if local is None:
-            local = f"ipc://{self._directory.path}/{number}"
-        tunnel = Tunnel(self, number, str(remote), local, for_gateway=for_gateway)
         reply = Reply()
         with self._lock:
             if self._ended:
                 raise HandleEnded
+            number = tunnel._id = next(self._ids)
+            if not tunnel._local:
+                tunnel._local = f"ipc://{self._directory.path}/{number}"
             self._opening[number] = reply
             self._tunnels[number] = tunnel
             control = self._control
         try:
             control.send(_open_message(tunnel, again=False))
+            tunnel._handle = self
+            if tunnel._closing is not None:
+                self.close(tunnel, **tunnel._closing._asdict())
             while not reply.wait(self._connect_timeout + _START_TIMEOUT):
                 if not self._answers.pending:  # another thread may be typing a password
                     raise GatewayError(
                         errno.ETIMEDOUT, f"{self.server}: the gateway does not answer"
                     )
+        except HandleEnded:
+            with self._lock:
+                self._tunnels.pop(number, None)
+            raise
         except BaseException:
-            self.close(tunnel, linger=0, grace=0)
+            if tunnel._closing is None:
+                self.close(tunnel, linger=0, grace=0)
             raise
         finally:
             self._opening.pop(number, None)
             for call in reply.leave():
                 self._answers.hand_out(call)
-        return tunnel
 
     def close(self, tunnel: Tunnel, *, linger: int, grace: float) -> None:
         """Close a tunnel as soon as libzmq is through with it. Never waits.
@@ -192,6 +196,9 @@ class GatewayHandle:
         self._closing[tunnel._id] = message
         tunnel._state = "closing"
         self._control.send(message)
+        reply = self._opening.get(tunnel._id)
+        if reply is not None:
+            reply.fail(GivenUp())
 
     def stats(self, tunnel: Tunnel) -> TunnelStats:
         """Ask for a tunnel's counters."""
@@ -242,13 +249,8 @@ class GatewayHandle:
             ours, theirs = socket.socketpair()
         except OSError as exc:
             raise _cannot_start(self.server, exc) from exc
-        try:
-            with theirs:
-                home = self._start_home(theirs, self._directory.path, self._directory.lock)
-        except BaseException:
-            ours.close()
-            raise
         control = ControlChannel(ours)
+        # Before there is a process: it must know its directory also if we are killed next.
         control.send(
             {
                 "type": "login",
@@ -257,6 +259,12 @@ class GatewayHandle:
                 "request": self._request,
             }
         )
+        try:
+            with theirs:
+                home = self._start_home(theirs, self._directory.path, self._directory.lock)
+        except BaseException:
+            ours.close()
+            raise
         return control, home
 
     def _run(self) -> None:
@@ -310,8 +318,8 @@ class GatewayHandle:
             replies = [*self._opening.values(), *self._asking.values()]
             self._tunnels.clear()
             self._closing.clear()
-        for tunnel in tunnels:
-            tunnel._state = "closed"
+            for tunnel in tunnels:
+                tunnel._state = "closed"
         for reply in replies:
             reply.fail(error)
         self._directory.remove()
@@ -419,9 +427,17 @@ def _open_message(tunnel: Tunnel, *, again: bool) -> Message:
         "host": host.strip("[]"),
         "port": int(port),
         "local": tunnel.local,
-        "hop": tunnel._for_gateway,
+        "hop": tunnel._user is not None,
         "again": again,
+        "listener": None if again else _copy(tunnel._listener),
     }
+
+
+def _copy(listener: socket.socket | None) -> socket.socket | None:
+    try:
+        return None if listener is None else listener.dup()
+    except OSError:
+        return None  # closed meanwhile, or no descriptors left: the gateway makes one
 
 
 def _cannot_start(server: str, exc: OSError) -> GatewayError:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import weakref
 from collections import Counter
+from itertools import count
 
 import zmq
 
-from .directory import sweep
+from .directory import RuntimeDirectory, sweep
 from .endpoints import RemoteEndpoint
 from .exceptions import TunnelError
 from .handle import GatewayHandle, HandleEnded
+from .listener import cannot_listen, listen, remove_stale
 from .options import SSHOptions
-from .tunnel import Tunnel
+from .tunnel import GivenUp, Tunnel
 
-__all__ = ["GatewayPool"]
+__all__ = ["GatewayPool", "shared_pool"]
+
+# Hops, one behind the other, before the first server that is reached directly.
+_MAX_HOPS = 16
 
 
 class GatewayPool:
@@ -29,6 +35,14 @@ class GatewayPool:
     def __init__(self, *, isolate: bool = True) -> None:
         self._isolate = isolate
         self._pid = os.getpid()
+        # Tunnels that a gateway has yet to take (a dict for its order).
+        self._begun: dict[Tunnel, None] = {}
+        self._numbers = count(1)
+
+        # Mutex for the directory of the listeners that are made here. The other one is held while
+        # a gateway is started.
+        self._directory_lock = threading.Lock()
+        self._directory: RuntimeDirectory | None = None
 
         # Mutex for the state below.
         self._lock = threading.Lock()
@@ -38,6 +52,8 @@ class GatewayPool:
         self._turns: Counter[SSHOptions] = Counter()
         self._swept = False
         self._terminating = False
+        self._terminated = False
+        _pools.add(self)
 
     def __repr__(self) -> str:
         return f"<GatewayPool {list(self._handles.values())!r}>"
@@ -45,7 +61,9 @@ class GatewayPool:
     @property
     def tunnels(self) -> list[Tunnel]:
         """The open tunnels."""
-        return [tunnel for handle in list(self._handles.values()) for tunnel in handle.tunnels]
+        begun = [tunnel for tunnel in list(self._begun) if tunnel.state == "connecting"]
+        taken = [tunnel for handle in list(self._handles.values()) for tunnel in handle.tunnels]
+        return list(dict.fromkeys(taken + begun))
 
     def open(self, options: SSHOptions, remote: RemoteEndpoint, local: str | None) -> Tunnel:
         """Open a tunnel over the SSH session for `options`, which is set up if there is none.
@@ -54,48 +72,113 @@ class GatewayPool:
             TunnelError: see :meth:`GatewayHandle.open`.
             zmq.ContextTerminated: the context terminates meanwhile.
         """
-        return self._open(options, remote, local, None)
+        self._check_open()
+        tunnel = Tunnel(str(remote), options.server, local or "")
+        self.finish(options, tunnel)
+        return tunnel
 
-    def open_hop(
-        self, handle: GatewayHandle, options: SSHOptions, remote: RemoteEndpoint
-    ) -> Tunnel:
-        """Open a tunnel for the SSH session of `handle`.
+    def begin(self, options: SSHOptions, remote: RemoteEndpoint, local: str | None) -> Tunnel:
+        """Return a tunnel to which libzmq can connect, without a gateway yet. Never waits.
+
+        Whoever begins a tunnel must :meth:`finish` it.
 
         Raises:
-            TunnelError: there is none, or the hop would be reached over `handle` itself.
-            zmq.ContextTerminated: the context terminates meanwhile.
+            TunnelError: no listener for the local leg.
+            zmq.ContextTerminated: the context terminates.
         """
-        return self._open(options, remote, None, handle)
+        self._check_open()
+        try:
+            if local is None:
+                local = f"ipc://{self._own_directory()}/{next(self._numbers)}"
+            listener, local = listen(local)
+        except OSError as exc:
+            text = cannot_listen(options.server, local or "a Unix socket", exc)
+            raise TunnelError(exc.errno or errno.EIO, text) from exc
+        tunnel = Tunnel(str(remote), options.server, local, listener)
+        self._begun[tunnel] = None
+        return tunnel
 
-    def _open(
-        self,
-        options: SSHOptions,
-        remote: RemoteEndpoint,
-        local: str | None,
-        user: GatewayHandle | None,
-    ) -> Tunnel:
-        while True:
-            handle = self._get(options, user)
-            try:
-                return handle.open(remote, local, for_gateway=user is not None)
-            except HandleEnded:
-                continue  # its last tunnel had just been closed
+    def finish(self, options: SSHOptions, tunnel: Tunnel) -> None:
+        """Have the gateway for `options` take a tunnel, and wait until it is up.
 
-    def _get(self, options: SSHOptions, user: GatewayHandle | None) -> GatewayHandle:
-        if self._pid != os.getpid():
-            raise zmq.ContextTerminated()  # a forked child: libzmq's context is its parent's
+        Raises:
+            TunnelError: see :meth:`GatewayHandle.open`; or the hop that is asked for would be
+                reached over the gateway that asks.
+            zmq.ContextTerminated: the context terminates meanwhile.
+            GivenUp: the tunnel was closed meanwhile.
+        """
+        local = tunnel._local
+        try:
+            while True:
+                try:
+                    self._get(options, tunnel).open(tunnel)
+                    break
+                except HandleEnded:
+                    # Its last tunnel had just been closed.
+                    tunnel._handle, tunnel._local = None, local
+        except BaseException as exc:
+            if tunnel._handle is None:
+                tunnel._state = "closed"
+            if isinstance(exc, TunnelError):
+                tunnel._last_error = exc.strerror
+            self._stop_listening(tunnel)
+            if local.startswith("ipc://"):
+                remove_stale(local[len("ipc://") :])  # unless a gateway has taken it over
+            if tunnel._closing is not None and isinstance(exc, Exception):
+                raise GivenUp from exc  # whatever else went wrong does not matter any more
+            raise
+        finally:
+            self._stop_listening(tunnel)
+            self._begun.pop(tunnel, None)
+
+    @staticmethod
+    def _stop_listening(tunnel: Tunnel) -> None:
+        if tunnel._listener is not None:
+            tunnel._listener.close()
+
+    def _check_open(self) -> None:
+        # A forked child has not got libzmq's context, which is its parent's.
+        if self._pid != os.getpid() or self._terminating:
+            raise zmq.ContextTerminated()
+
+    def _own_directory(self) -> str:
+        with self._directory_lock:
+            if self._directory is None:
+                self._directory = directory = RuntimeDirectory()
+                self._remove_directory = weakref.finalize(self, _remove, directory, os.getpid())
+            return self._directory.path
+
+    def _get(self, options: SSHOptions, tunnel: Tunnel) -> GatewayHandle:
         with self._lock:
-            if self._terminating:
+            closing = tunnel._closing
+            if closing is not None and closing.at_once:
+                raise GivenUp
+            # The end of the context waits for sockets that still have something to send.
+            if self._terminated or (self._terminating and closing is None):
                 raise zmq.ContextTerminated()
+            if tunnel._user is not None:
+                self._check_depth(tunnel._user)
             key = options, self._turns[options] % options.connections
             handle = self._handles.get(key)
             if handle is None or handle.ended:
                 handle = self._handles[key] = self._start(options)
             self._turns[options] += 1
-            if user is not None:
-                _check_loop(user, handle)
-                user.behind = handle
+            if tunnel._user is not None:
+                _check_loop(tunnel._user, handle)
+                tunnel._user.behind = handle
             return handle
+
+    def _check_depth(self, user: GatewayHandle) -> None:
+        """Refuse a way without end, such as ``ProxyJump next-%h`` for all hosts."""
+        way = [user]
+        while front := [handle for handle in self._handles.values() if handle.behind is way[-1]]:
+            way.append(front[0])
+        if len(way) > _MAX_HOPS:
+            raise TunnelError(
+                errno.ELOOP,
+                f"{way[-1].server}: more than {_MAX_HOPS} hops, one behind the other: "
+                f"... -> {user.server}",
+            )
 
     def _start(self, options: SSHOptions) -> GatewayHandle:
         if not self._swept:
@@ -118,11 +201,15 @@ class GatewayPool:
     def shutdown(self) -> None:
         """Let all gateways deliver what they hold and end: libzmq has closed its sockets."""
         with self._lock:
-            self._terminating = True
+            self._terminating = self._terminated = True
             handles = list(self._handles.values())
             self._handles.clear()
         for handle in handles:
             handle.shutdown()
+
+        with self._directory_lock:
+            if self._directory is not None:
+                self._remove_directory()
 
 
 def _check_loop(user: GatewayHandle, hop: GatewayHandle) -> None:
@@ -134,3 +221,35 @@ def _check_loop(user: GatewayHandle, hop: GatewayHandle) -> None:
             names = " -> ".join(handle.options.server for handle in way)
             raise TunnelError(errno.ELOOP, f"{user.server}: its hops lead back to it: {names}")
         handle = handle.behind
+
+
+def _remove(directory: RuntimeDirectory, owner: int) -> None:
+    if os.getpid() == owner:
+        directory.remove()
+
+
+# A forked child must not keep its parent's directories locked.
+_pools: weakref.WeakSet[GatewayPool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        if pool._directory is not None:
+            pool._directory.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+_shared = GatewayPool()
+
+
+def shared_pool() -> GatewayPool:
+    """Return the gateways for what belongs to no `TunneledContext`.
+
+    There is one pool for the whole program: each gateway ends with its last tunnel.
+    """
+    global _shared
+    if _shared._pid != os.getpid():
+        _shared = GatewayPool()  # a forked child: the other one is its parent's
+    return _shared

@@ -1,23 +1,28 @@
-"""`TunneledSocket`: a `zmq.Socket` whose `connect` takes ``ssh=``."""
+"""`TunneledSocket`: a `zmq.Socket` whose `connect` takes ``ssh=``; and what its twin shares."""
 
 from __future__ import annotations
 
-import weakref
 from contextlib import suppress
 from enum import Enum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 import zmq
 
-from .endpoints import check_local, is_tcp, parse_remote
+from .endpoints import RemoteEndpoint, check_local, is_tcp, parse_remote
 from .options import SSHLike, SSHOptions, to_options
-from .pool import GatewayPool
+from .pool import GatewayPool, shared_pool
 from .tunnel import Tunnel
 
-__all__ = ["TunneledSocket"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+    from zmq.sugar.socket import _SocketContext
+
+__all__ = ["CONTEXT", "Default", "TunneledSocket", "TunnelingSocket", "to_text"]
+
+_ReturnT = TypeVar("_ReturnT", covariant=True)
 
 
-class _Default(Enum):
+class Default(Enum):
     """The type of the default of ``ssh=``, which is neither a server nor `None`."""
 
     CONTEXT = "the context's"
@@ -26,75 +31,35 @@ class _Default(Enum):
         return f"<{self.value}>"
 
 
-CONTEXT: Final = _Default.CONTEXT
+CONTEXT: Final = Default.CONTEXT
 
 # libzmq waits up to twice its reconnect interval (it adds a random part) before it comes back;
 # this many seconds more are for the machine being busy.
 _GRACE = 0.2
 
 
-class TunneledSocket(zmq.Socket[bytes]):
-    """A :class:`zmq.Socket` that connects through SSH servers."""
+class _Way(NamedTuple):
+    """What a tunnel needs to know."""
 
-    _repr_cls = "tunneledzmq.TunneledSocket"
+    options: SSHOptions
+    remote: RemoteEndpoint
+    local: str | None
+
+
+class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
+    """What the sockets of this package have in common, but `connect`."""
 
     # The tunnels of this socket, with the addresses that were given to connect.
     _tunnels: dict[Tunnel, str]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._tunnels = {}
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **kwargs)  # type: ignore[misc]
 
     @property
     def tunnels(self) -> list[Tunnel]:
         """The open tunnels of this socket."""
         return [tunnel for tunnel in self._tunnels if tunnel.state not in ("closing", "closed")]
-
-    def connect(
-        self,
-        addr: str | bytes,
-        ssh: SSHLike | _Default | None = CONTEXT,
-        *,
-        local: str | None = None,
-    ) -> Any:
-        """Connect to a peer, through an SSH server where `ssh` or the context says so.
-
-        Args:
-            addr: the peer's endpoint as the SSH server sees it, ``tcp://HOST:PORT``.
-            ssh: ``[user@]host[:port]``, ``ssh://...``, or :class:`SSHOptions`; `None` connects
-                directly. Default: the context's `ssh` for ``tcp://`` addresses.
-            local: endpoint of the local leg: ``tcp://127.0.0.1:*``, ``tcp://127.0.0.1:7000`` or
-                ``ipc:///path``. Default: a Unix socket that is private to the user.
-
-        Returns:
-            A context manager that disconnects `addr`, as :meth:`zmq.Socket.connect` does.
-
-        Raises:
-            TunnelError: no SSH session could be set up; the socket is as it was before.
-            ValueError: an argument is malformed.
-            TypeError: an argument is of another type.
-        """
-        text = _text(addr)
-        options = self._options(text, ssh)
-        if options is None:
-            if local is not None:
-                raise ValueError("local= needs ssh=")
-            return super().connect(text)
-        remote = parse_remote(text)
-        if local is not None:
-            local = check_local(_text(local, "local"))
-        if self.closed:
-            raise zmq.ZMQError(zmq.ENOTSOCK)
-        tunnel = _pool(self.context).open(options, remote, local)
-        try:
-            manager = super().connect(tunnel.local)
-        except BaseException:
-            tunnel._handle.close(tunnel, linger=0, grace=0)
-            raise
-        self._forget_closed()
-        self._tunnels[tunnel] = text
-        manager.addr = text
-        return manager
 
     def disconnect(self, addr: str | bytes) -> None:
         """Disconnect from a peer, and close the tunnel to it.
@@ -102,7 +67,7 @@ class TunneledSocket(zmq.Socket[bytes]):
         Args:
             addr: as it was given to :meth:`connect`, or the local endpoint (``last_endpoint``).
         """
-        text = _text(addr).rstrip("\0")
+        text = to_text(addr).rstrip("\0")
         grace = self._grace()
         matching = [
             tunnel for tunnel in self.tunnels if text in (self._tunnels[tunnel], tunnel.local)
@@ -110,7 +75,7 @@ class TunneledSocket(zmq.Socket[bytes]):
         for tunnel in matching:
             super().disconnect(tunnel.local)
             # libzmq keeps the connection until the program's next call into the socket.
-            tunnel._handle.close(tunnel, linger=-1, grace=grace)
+            tunnel._close(linger=-1, grace=grace)
         if not matching:
             super().disconnect(text)
 
@@ -130,14 +95,46 @@ class TunneledSocket(zmq.Socket[bytes]):
             linger = self._get_or(zmq.LINGER, -1)
         super().close(linger)
         for tunnel in tunnels:
-            tunnel._handle.close(tunnel, linger=linger, grace=grace if linger else 0)
+            tunnel._close(linger=linger, grace=grace if linger else 0)
 
-    def _options(self, addr: str, ssh: SSHLike | _Default | None) -> SSHOptions | None:
-        if ssh is None:
+    def _way(self, addr: str, ssh: SSHLike | Default | None, local: str | None) -> _Way | None:
+        """Check the arguments of `connect`; return `None` for a direct connection."""
+        if isinstance(ssh, Default):
+            options = getattr(self.context, "_ssh", None) if is_tcp(addr) else None
+        else:
+            options = None if ssh is None else to_options(ssh)
+        if options is None:
+            if local is not None:
+                raise ValueError("local= needs ssh=")
             return None
-        if isinstance(ssh, _Default):
-            return getattr(self.context, "_ssh", None) if is_tcp(addr) else None
-        return to_options(ssh)
+        remote = parse_remote(addr)
+        if local is not None:
+            local = check_local(to_text(local, "local"))
+        if self.closed:
+            raise zmq.ZMQError(zmq.ENOTSOCK)
+        return _Way(options, remote, local)
+
+    @property
+    def _pool(self) -> GatewayPool:
+        pool = getattr(self.context, "_pool", None)
+        return pool if isinstance(pool, GatewayPool) else shared_pool()
+
+    def _connect_directly(self, addr: str) -> _SocketContext[Self]:
+        return super().connect(addr)
+
+    def _disconnect_directly(self, addr: str) -> None:
+        super().disconnect(addr)
+
+    def _connect_through(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
+        try:
+            manager = super().connect(tunnel.local)
+        except BaseException:
+            tunnel._close(linger=0, grace=0)
+            raise
+        self._forget_closed()
+        self._tunnels[tunnel] = addr
+        manager.addr = addr
+        return manager
 
     def _grace(self) -> float:
         """Return the seconds that libzmq may take at most before it connects again."""
@@ -156,20 +153,50 @@ class TunneledSocket(zmq.Socket[bytes]):
             del self._tunnels[tunnel]
 
 
-def _text(addr: str | bytes, name: str = "addr") -> str:
+class TunneledSocket(TunnelingSocket[bytes]):
+    """A :class:`zmq.Socket` that connects through SSH servers."""
+
+    _repr_cls = "tunneledzmq.TunneledSocket"
+
+    def connect(  # type: ignore[override]
+        self,
+        addr: str | bytes,
+        ssh: SSHLike | Default | None = CONTEXT,
+        *,
+        local: str | None = None,
+    ) -> _SocketContext[Self]:
+        """Connect to a peer, through an SSH server where `ssh` or the context says so.
+
+        Args:
+            addr: the peer's endpoint as the SSH server sees it, ``tcp://HOST:PORT``.
+            ssh: ``[user@]host[:port]``, ``ssh://...``, or :class:`SSHOptions`; `None` connects
+                directly. Default: the context's `ssh` for ``tcp://`` addresses.
+            local: endpoint of the local leg: ``tcp://127.0.0.1:*``, ``tcp://127.0.0.1:7000`` or
+                ``ipc:///path``. Default: a Unix socket that is private to the user.
+
+        Returns:
+            A context manager that disconnects `addr`, as :meth:`zmq.Socket.connect` does.
+
+        Raises:
+            TunnelError: no SSH session could be set up; the socket is as it was before.
+            ValueError: an argument is malformed.
+            TypeError: an argument is of another type.
+        """
+        text = to_text(addr)
+        way = self._way(text, ssh, local)
+        if way is None:
+            return self._connect_directly(text)
+        return self._connect_through(self._pool.open(*way), text)
+
+
+def to_text(addr: str | bytes, name: str = "addr") -> str:
+    """Return an address as text.
+
+    Raises:
+        TypeError: it is of another type.
+    """
     if isinstance(addr, bytes):
         return addr.decode()
     if not isinstance(addr, str):
         raise TypeError(f"{name} must be a str, not {type(addr).__name__}")
     return addr
-
-
-# The gateways for sockets of contexts that are no TunneledContext.
-_pools: weakref.WeakKeyDictionary[zmq.Context[Any], GatewayPool] = weakref.WeakKeyDictionary()
-
-
-def _pool(context: zmq.Context[Any]) -> GatewayPool:
-    pool = getattr(context, "_pool", None)
-    if isinstance(pool, GatewayPool):
-        return pool
-    return _pools.setdefault(context, GatewayPool())

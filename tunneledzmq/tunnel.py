@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from .handle import GatewayHandle
 
-__all__ = ["Tunnel", "TunnelStats"]
+__all__ = ["Closing", "GivenUp", "Tunnel", "TunnelStats"]
+
+
+class GivenUp(Exception):
+    """A tunnel was closed before it was up."""
+
+
+class Closing(NamedTuple):
+    """How libzmq gives a tunnel up."""
+
+    linger: int
+    """Milliseconds for which libzmq may go on sending; -1 for ever."""
+
+    grace: float
+    """Seconds without a connection after which libzmq will not come back."""
+
+    @property
+    def at_once(self) -> bool:
+        """Whether nothing is owed to the peer."""
+        return not self.linger and not self.grace
 
 
 @dataclass(frozen=True)
@@ -39,13 +59,26 @@ class Tunnel:
     """
 
     def __init__(
-        self, handle: GatewayHandle, id: int, remote: str, local: str, *, for_gateway: bool
+        self,
+        remote: str,
+        server: str,
+        local: str = "",
+        listener: socket.socket | None = None,
+        user: GatewayHandle | None = None,
     ) -> None:
-        self._handle = handle
-        self._id = id
         self._remote = remote
-        # The session of another gateway goes through it, not the connections of a socket.
-        self._for_gateway = for_gateway
+        self._server = server
+        # Whose session goes through it, where it is no socket's connections that do.
+        self._user = user
+
+        # Set by the handle that takes it.
+        self._handle: GatewayHandle | None = None
+        self._id = 0
+
+        # What listens on the local endpoint before the gateway does.
+        self._listener = listener
+        # Set by close() before there is a handle.
+        self._closing: Closing | None = None
 
         # Set by the handle as the gateway reports.
         self._local = local
@@ -62,7 +95,7 @@ class Tunnel:
     @property
     def server(self) -> str:
         """The SSH server: ``me@bastion:22``."""
-        return self._handle.server
+        return self._server if self._handle is None else self._handle.server
 
     @property
     def local(self) -> str:
@@ -86,7 +119,16 @@ class Tunnel:
 
     def stats(self) -> TunnelStats:
         """Ask the gateway for the counters; after the end, those of the end."""
-        return self._handle.stats(self)
+        return self._stats if self._handle is None else self._handle.stats(self)
+
+    def _close(self, *, linger: int, grace: float) -> None:
+        """Close it as soon as libzmq is through with it (see `Closing`). Never waits."""
+        self._closing = Closing(linger, grace)
+        # The thread that opens it sets the handle first, and looks for what was noted here then.
+        if self._handle is not None:
+            self._handle.close(self, linger=linger, grace=grace)
+        elif self._state == "connecting":
+            self._state = "closing"
 
     def __repr__(self) -> str:
         return f"<Tunnel {self.remote} via {self.server} [{self.state}]>"

@@ -154,7 +154,9 @@ class Check(logging.Handler):
         return time.monotonic() - start, detail
 
     def _round_trip(self, tunnel: Tunnel) -> tuple[float, str]:
-        times = [tunnel._handle.ping(self._timeout) for _ in range(_ROUND_TRIPS)]
+        handle = tunnel._handle
+        assert handle is not None
+        times = [handle.ping(self._timeout) for _ in range(_ROUND_TRIPS)]
         answered = [seconds for seconds in times if seconds is not None]
         if len(answered) < _ROUND_TRIPS:
             raise _Failed(f"{tunnel.server}: the server does not answer any more")

@@ -6,7 +6,6 @@ import os
 import threading
 from dataclasses import asdict
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any
 
 import zmq
@@ -47,12 +46,7 @@ class Peer:
     def __enter__(self) -> Peer:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
 

@@ -83,7 +83,7 @@ def run(seconds: float, json_file: str | None = None, console: Console | None = 
         console.print(_latencies(results), _rates(results.throughputs))
 
         tunnel = socket.tunnels[0]
-        gateway = tunnel._handle.pid
+        gateway = tunnel._handle.pid if tunnel._handle is not None else None
         closed = time.perf_counter()
         socket.close()
         context.term()

@@ -208,7 +208,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # So that the directory is removed.
     config = next(requests())
     _raise_descriptor_limit()
-    directory = RuntimeDirectory()
+    directory = RuntimeDirectory("server")
     try:
         asyncio.run(_serve(config, Path(directory.path)))
     except (OSError, ValueError, asyncssh.KeyGenerationError) as exc:

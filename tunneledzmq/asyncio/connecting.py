@@ -1,0 +1,257 @@
+"""What `connect` returns, and the thread that waits for the SSH session."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import zmq
+
+from ..options import SSHOptions
+from ..pool import GatewayPool
+from ..tunnel import GivenUp, Tunnel
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+    from zmq.sugar.socket import _SocketContext
+
+    from .socket import TunneledSocket
+
+__all__ = ["Attempt", "Connecting", "PendingConnect"]
+
+logger = logging.getLogger("tunneledzmq")
+
+_SocketT = TypeVar("_SocketT", bound="zmq.Socket[Any]", covariant=True)
+
+
+# Seconds that the end of the program waits for a connect under way to be undone.
+_EXIT_TIMEOUT = 2.0
+
+
+class Attempt:
+    """A tunnel that is being opened, on a thread of its own.
+
+    A login may take long and ask for passwords; the event loop's own executor has but a few
+    threads, and waits for them at the loop's end.
+
+    Args:
+        pool: the gateways.
+        options: how to log in.
+        tunnel: what :meth:`GatewayPool.begin` returned.
+    """
+
+    def __init__(self, pool: GatewayPool, options: SSHOptions, tunnel: Tunnel) -> None:
+        self.tunnel = tunnel
+        self.error: BaseException | None = None
+        self._pool = pool
+        self._options = options
+
+        self._thread = threading.Thread(target=self._run, name="tunneledzmq-connect", daemon=True)
+
+        # Mutex for the state below.
+        self._lock = threading.Lock()
+        self.done = False
+        # The program's event loop and sockets must not live on for them.
+        self._callbacks: list[weakref.WeakMethod[Callable[[], None]]] = []
+
+    def start(self) -> None:
+        """Start the thread."""
+        _running[self] = os.getpid()
+        try:
+            self._thread.start()
+        except RuntimeError:  # there are too many
+            self.tunnel._close(linger=0, grace=0)
+            self._run()
+            raise
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Have a method called at the end, on any thread, as long as its object lives."""
+        with self._lock:
+            if not self.done:
+                self._callbacks.append(weakref.WeakMethod(callback))
+                return
+        callback()
+
+    def give_up(self, timeout: float) -> None:
+        """Close the tunnel and wait for the thread, which may be starting a gateway just now."""
+        self.tunnel._close(linger=0, grace=0)
+        with suppress(RuntimeError):  # it has not been started yet
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            self._pool.finish(self._options, self.tunnel)
+        except BaseException as exc:
+            self.error = exc.with_traceback(None)
+        _running.pop(self, None)
+        with self._lock:
+            self.done = True
+            callbacks, self._callbacks = self._callbacks, []
+        for reference in callbacks:
+            callback = reference()
+            if callback is not None:
+                callback()
+
+
+# Those whose threads run, and the process that they run in.
+_running: dict[Attempt, int] = {}
+
+
+def _at_exit() -> None:
+    """Leave no half-started gateway: a daemon thread stops where it is when the program ends."""
+    for attempt, pid in list(_running.items()):
+        if pid == os.getpid():
+            attempt.give_up(_EXIT_TIMEOUT)
+
+
+atexit.register(_at_exit)
+
+
+class Connecting(Generic[_SocketT]):
+    """A connect that can be awaited; as a context manager it disconnects in the end.
+
+    Args:
+        manager: what pyzmq's `connect` returned.
+        attempt: the tunnel; `None` for a direct connection.
+    """
+
+    def __init__(self, manager: _SocketContext[_SocketT], attempt: Attempt | None = None) -> None:
+        self._manager = manager
+        self._attempt = attempt
+        self._awaited = False
+
+    def __repr__(self) -> str:
+        way = self.addr if self._attempt is None else self._attempt.tunnel
+        return f"<{type(self).__name__} {way}>"
+
+    @property
+    def socket(self) -> _SocketT:
+        """The socket that connects."""
+        return self._manager.socket
+
+    @property
+    def addr(self) -> str:
+        """The address that was given to `connect`."""
+        return self._manager.addr
+
+    @property
+    def failed(self) -> bool:
+        """Whether there was no SSH session to be had."""
+        return self._attempt is not None and self._attempt.error is not None
+
+    def __await__(self) -> Generator[Any, None, None]:
+        """Wait until the SSH session is up.
+
+        Raises:
+            TunnelError: it could not be set up; the socket is as it was before.
+            zmq.ContextTerminated: the context terminates meanwhile.
+            asyncio.CancelledError: cancelled, here or by `disconnect` or `close`.
+        """
+        if self._attempt is None:
+            return
+        self._awaited = True
+        pending = PendingConnect(self._manager, self._attempt, asyncio.get_running_loop())
+        self._attempt.when_done(pending.on_done)
+        yield from pending.__await__()
+
+    def __enter__(self) -> _SocketT:
+        return self._manager.__enter__()
+
+    def __exit__(self, *exc_info: object) -> None:
+        if not self.failed:  # it is disconnected already
+            self._manager.__exit__(*exc_info)  # type: ignore[no-untyped-call]
+
+    async def __aenter__(self) -> _SocketT:
+        await self
+        return self.__enter__()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.__exit__(*exc_info)
+
+    def on_done(self) -> None:
+        """Tell of a failure that nobody waits for. Called by the attempt's thread."""
+        assert self._attempt is not None
+        error = self._attempt.error
+        if error is None:
+            self._socket._connecting.pop(self._attempt.tunnel, None)
+        elif not self._awaited and not isinstance(error, (GivenUp, zmq.ContextTerminated)):
+            logger.error("%s: cannot connect: %s", self.addr, error)
+
+    @property
+    def _socket(self) -> TunneledSocket:
+        return cast("TunneledSocket", self._manager.socket)
+
+
+class PendingConnect(asyncio.Future[None], Connecting[_SocketT]):
+    """A connect on an event loop: what cancels the future undoes the connect.
+
+    Args:
+        manager: what pyzmq's `connect` returned.
+        attempt: the tunnel.
+        loop: the event loop that runs.
+    """
+
+    _attempt: Attempt
+
+    def __init__(
+        self,
+        manager: _SocketContext[_SocketT],
+        attempt: Attempt,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        asyncio.Future.__init__(self, loop=loop)
+        Connecting.__init__(self, manager, attempt)
+
+    __repr__ = Connecting.__repr__
+
+    def __await__(self) -> Generator[Any, None, None]:
+        """Wait until the SSH session is up (see `Connecting`)."""
+        self._awaited = True
+        try:
+            yield from asyncio.Future.__await__(self)
+        except asyncio.CancelledError:
+            # Also one that came in the moment in which the session was up.
+            self._socket._undo(self._attempt.tunnel)
+            raise
+
+    def add_done_callback(
+        self, fn: Callable[[Self], object], /, *, context: Context | None = None
+    ) -> None:
+        """As with any future: from now on somebody waits for it."""
+        self._awaited = True
+        super().add_done_callback(fn, context=context)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Undo the connect: close the tunnel, give the login up if nobody else waits for it."""
+        if not super().cancel(msg):
+            return False
+        self._socket._undo(self._attempt.tunnel)
+        return True
+
+    def on_done(self) -> None:
+        """Bring the outcome to the event loop. Called by the attempt's thread."""
+        super().on_done()
+        with suppress(RuntimeError):  # it is closed
+            self.get_loop().call_soon_threadsafe(self._settle)
+
+    def _settle(self) -> None:
+        error = self._attempt.error
+        if error is not None:
+            self._socket._undo(self._attempt.tunnel)
+        if self.done():
+            return
+        if error is None:
+            self.set_result(None)
+        elif isinstance(error, GivenUp):
+            super().cancel()
+        else:
+            self.set_exception(error)
+            self.exception()  # so that asyncio does not log it as well

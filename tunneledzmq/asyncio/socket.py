@@ -1,0 +1,119 @@
+"""`TunneledSocket`: a `zmq.asyncio.Socket` whose `connect` takes ``ssh=``."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import zmq.asyncio
+
+from ..options import SSHLike
+from ..socket import CONTEXT, Default, TunnelingSocket, to_text
+from ..tunnel import Tunnel
+from .connecting import Attempt, Connecting, PendingConnect
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["TunneledSocket"]
+
+
+class TunneledSocket(TunnelingSocket[Any], zmq.asyncio.Socket):
+    """A :class:`zmq.asyncio.Socket` that connects through SSH servers."""
+
+    _repr_cls = "tunneledzmq.asyncio.TunneledSocket"
+
+    # What `connect` returned, while it is under way. Nothing else need keep it.
+    _connecting: dict[Tunnel, Connecting[Any]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._connecting = {}
+        super().__init__(*args, **kwargs)
+
+    @property
+    def tunnels(self) -> list[Tunnel]:
+        """The open tunnels of this socket, those that are connecting included."""
+        return super().tunnels
+
+    def connect(  # type: ignore[override]
+        self,
+        addr: str | bytes,
+        ssh: SSHLike | Default | None = CONTEXT,
+        *,
+        local: str | None = None,
+    ) -> Connecting[Self]:
+        """Connect to a peer, through an SSH server where `ssh` or the context says so.
+
+        Returns at once, also where no event loop runs yet. As with :mod:`zmq.asyncio`, messages
+        can be sent right after it; they leave when the SSH session is up. If that fails, the
+        socket is disconnected again, and what was queued for this peer is discarded.
+
+        Args:
+            addr: the peer's endpoint as the SSH server sees it, ``tcp://HOST:PORT``.
+            ssh: ``[user@]host[:port]``, ``ssh://...``, or :class:`SSHOptions`; `None` connects
+                directly. Default: the context's `ssh` for ``tcp://`` addresses.
+            local: endpoint of the local leg: ``tcp://127.0.0.1:*``, ``tcp://127.0.0.1:7000`` or
+                ``ipc:///path``. Default: a Unix socket that is private to the user.
+
+        Returns:
+            What can be awaited: it waits until the SSH session is up, or raises why there is none
+            (`TunnelError`); cancelling that undoes the connect. A failure that nobody awaits is
+            logged. It is also a context manager, with ``with`` as with ``async with`` (which
+            awaits it): it disconnects `addr` in the end.
+
+        Raises:
+            TunnelError: there is no listener for the local leg.
+            ValueError: an argument is malformed.
+            TypeError: an argument is of another type.
+        """
+        text = to_text(addr)
+        way = self._way(text, ssh, local)
+        if way is None:
+            return Connecting(self._connect_directly(text))
+        self._undo_failed()
+        pool = self._pool
+        tunnel = pool.begin(*way)
+        attempt = Attempt(pool, way.options, tunnel)
+        attempt.start()
+        manager = self._connect_through(tunnel, text)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            connecting: Connecting[Self] = Connecting(manager, attempt)
+        else:
+            connecting = PendingConnect(manager, attempt, loop)
+        self._connecting[tunnel] = connecting
+        attempt.when_done(connecting.on_done)
+        return connecting
+
+    def disconnect(self, addr: str | bytes) -> None:
+        """Disconnect from a peer, and close the tunnel to it; a connect under way is cancelled.
+
+        Args:
+            addr: as it was given to :meth:`connect`, or the local endpoint (``last_endpoint``).
+        """
+        self._undo_failed()
+        super().disconnect(addr)
+
+    def _undo(self, tunnel: Tunnel) -> None:
+        """Make the socket as it was before a connect. To be called by the socket's thread."""
+        self._connecting.pop(tunnel, None)
+        if tunnel._closing is not None:
+            return  # undone, disconnected or closed before
+        self._tunnels.pop(tunnel, None)
+        with suppress(zmq.ZMQError):
+            # What was sent to this peer alone has nowhere to go, and must not keep term() waiting.
+            linger = self.get(zmq.LINGER)
+            self.set(zmq.LINGER, 0)
+            try:
+                self._disconnect_directly(tunnel.local)
+            finally:
+                self.set(zmq.LINGER, linger)
+        tunnel._close(linger=0, grace=0)
+
+    def _undo_failed(self) -> None:
+        """Undo what failed while no event loop was there to do it."""
+        for tunnel, connecting in list(self._connecting.items()):
+            if connecting.failed:
+                self._undo(tunnel)
