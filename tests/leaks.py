@@ -39,10 +39,10 @@ def gateways() -> set[psutil.Process]:
     return found
 
 
-def runtime_directories() -> set[Path]:
-    """Return the package's directories on this machine."""
+def runtime_directories(owner: str = "gateway") -> set[Path]:
+    """Return the package's directories on this machine; with `*`, those of the demo's too."""
     parents = {tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", tempfile.gettempdir())}
-    return {path for parent in parents for path in Path(parent).glob("tunneledzmq-*")}
+    return {path for parent in parents for path in Path(parent).glob(f"tunneledzmq-{owner}-*")}
 
 
 def descriptors() -> dict[str, str]:
@@ -72,7 +72,7 @@ class Belongings:
             set(psutil.Process().children(recursive=True)) | gateways(),
             set(threading.enumerate()),
             descriptors(),
-            runtime_directories(),
+            runtime_directories("*"),
         )
 
     def beyond(self, before: Belongings) -> list[str]:

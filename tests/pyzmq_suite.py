@@ -1,52 +1,72 @@
-"""pyzmq's own tests of contexts and sockets, with this package's classes in the place of its own.
+"""pyzmq's own test suite, with this package's classes in the place of its own.
 
-    python tests/pyzmq_suite.py [pytest arguments]
+    python -m tests.pyzmq_suite [pytest arguments]
 
-The tests come from the source distribution of the installed pyzmq, which pip downloads. They run
-twice: as they are, and with `TunneledContext` and `TunneledSocket` as `zmq.Context` and
-`zmq.Socket`. What fails in the first run is listed, and left out of the second, whose exit status
-is that of this program. This module is also the pytest plugin that puts the classes there.
+It runs twice: as it is, and with a context default that sends every connect to a tcp:// address
+through OpenSSH's server. Every test that passes without us must pass both times, but those that
+`pyzmq_suite_exceptions` lists with the reason. The second time only tests that connect to a
+tcp:// address run, as the first run finds. A test that fails is run once more by itself, and then
+without us.
+
+The tests are those of the installed pyzmq: from its source distribution, which pip downloads.
+Releases before 26 have them installed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
 
-import pytest
 import zmq
 
+from tests.logins import arguments_for
+from tests.polling import wait_until
+from tests.pyzmq_suite_exceptions import DIFFERENT, RACES
+from tests.sshd import OpenSSHServer
+
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("tests/test_context.py", "tests/test_socket.py")
-PLUGIN = "pyzmq_suite"
+
+INI = """\
+[pytest]
+asyncio_mode = auto
+markers =
+    large
+    new_console
+    wheel
+"""
+"""What releases before 26 do not install with their tests."""
+
+PYTEST = (
+    *(sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=short", "--timeout=60"),
+    *("-p", "no:cacheprovider", "-p", "pyzmq_suite_plugin", "--disable-warnings"),
+    *("-o", "addopts=--import-mode=importlib"),
+    # It runs mypy on pyzmq's examples, with pyzmq's classes.
+    *("tests", "--ignore=tests/test_mypy.py"),
+)
+# Some tests of one file use the same port.
+TWO_AT_A_TIME = ("-n2", "--dist=loadfile")
+
+Results = dict[str, list[str]]
+"""How each test ended (`passed`, `skipped`, `failed`), and how it connected (`tcp`, `tunnel`)."""
 
 
-def pytest_configure() -> None:
-    """Put the classes in place before the tests import `zmq`'s."""
-    from tunneledzmq import TunneledContext, TunneledSocket
-
-    zmq.Context = TunneledContext  # type: ignore[misc]
-    zmq.Socket = TunneledSocket  # type: ignore[misc]
-
-
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Tell the tests of `repr` which name to expect."""
-    names = {"zmq.Context": zmq.Context, "zmq.Socket": zmq.Socket}
-    for item in items:
-        test_case = getattr(item, "cls", None)
-        cls = names.get(getattr(test_case, "_repr_cls", ""))
-        if cls is not None:
-            test_case._repr_cls = cls.__dict__.get("_repr_cls", f"{cls.__module__}.{cls.__name__}")
-
-
-def download_sources(directory: Path) -> Path:
-    """Return where the sources of the installed pyzmq are, unpacked in `directory`."""
+def unpack_tests(directory: Path) -> Path:
+    """Return a directory that holds pyzmq's tests and their settings, made in `directory`."""
+    installed = Path(zmq.__file__).parent / "tests"
+    if (installed / "test_socket.py").exists():
+        shutil.copytree(installed, directory / "pyzmq" / "tests")
+        (directory / "pyzmq" / "pytest.ini").write_text(INI)
+        return directory / "pyzmq"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     requirement = f"pyzmq=={zmq.__version__}"
     subprocess.run(
@@ -55,41 +75,141 @@ def download_sources(directory: Path) -> Path:
     [archive] = directory.glob("pyzmq-*.tar.gz")
     with tarfile.open(archive) as sources:
         sources.extractall(directory, filter="data")
-    return directory / archive.name.removesuffix(".tar.gz")
+    unpacked = directory / archive.name.removesuffix(".tar.gz")
+    # It would hide the installed one, and has no compiled modules.
+    (unpacked / "zmq").rename(unpacked / "zmq-sources")
+    return unpacked
 
 
-def run_tests(sources: Path, *arguments: str) -> int:
-    """Run pyzmq's tests, and return pytest's exit status."""
-    search = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--timeout=60", *MODULES, *arguments],
-        cwd=sources,
-        env={**os.environ, "PYTHONPATH": search},
-        check=False,
-    ).returncode
+class Suite:
+    """pyzmq's tests, and how to run them.
+
+    Args:
+        directory: an empty one, for the tests and what they leave behind.
+        arguments: further ones for pytest.
+
+    """
+
+    def __init__(self, directory: Path, arguments: Sequence[str]) -> None:
+        self._directory = directory
+        self._tests = unpack_tests(directory)
+        self._arguments = arguments
+        self.run_directory = directory / "run"
+        self.run_directory.mkdir(mode=0o700)
+
+    def run(
+        self,
+        *arguments: str,
+        ours: bool = True,
+        ssh: dict[str, Any] | None = None,
+        only: Iterable[str] | None = None,
+        timeout: int = 45,
+        quiet: bool = False,
+    ) -> Results:
+        """Run tests, and return how they ended.
+
+        Args:
+            arguments: further ones for pytest.
+            ours: puts this package's classes in place.
+            ssh: fields of `SSHOptions`, the contexts' default.
+            only: which tests to run. Default: all of them.
+            timeout: seconds after which most of the tests fail.
+            quiet: shows nothing.
+
+        Raises:
+            RuntimeError: no test ran.
+
+        """
+        only = None if only is None else sorted(only)
+        if only == []:
+            return {}
+        results = self._directory / f"{uuid4()}.json"
+        settings = {
+            "ours": ours,
+            "ssh": ssh,
+            "only": only,
+            "timeout": timeout,
+            "results": str(results),
+        }
+        subprocess.run(
+            [*PYTEST, *arguments, *self._arguments],
+            cwd=self._tests,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+                "PYZMQ_SUITE": json.dumps(settings),
+                "XDG_RUNTIME_DIR": str(self.run_directory),
+            },
+            stdout=subprocess.DEVNULL if quiet else None,
+            check=False,
+        )
+        ended: Results = json.loads(results.read_text()) if results.exists() else {}
+        if not which(ended, "passed", "failed"):
+            raise RuntimeError("no test ran")
+        return ended
+
+    def failures(self, results: Results, **settings: Any) -> set[str]:
+        """Return which tests failed, fail by themselves as well, and pass without us."""
+        failed = which(results, "failed")
+        if failed:
+            say("what failed, once more:", *failed)
+            failed = which(self.run(only=failed, **settings), "failed")
+        if failed:
+            say("what failed again, without us:", *failed)
+            failed -= which(self.run(only=failed, ours=False), "failed")
+        return failed
 
 
-def failures(sources: Path) -> list[str]:
-    """Return the ids of the tests that failed in the last run."""
-    cache = sources / ".pytest_cache" / "v" / "cache" / "lastfailed"
-    return list(json.loads(cache.read_text())) if cache.exists() else []
+def which(results: Results, *wanted: str) -> set[str]:
+    """Return the tests of which any of these is noted; none that failed counts as passed."""
+    return {
+        test
+        for test, notes in results.items()
+        if set(wanted) & (set(notes) - {"passed"} if "failed" in notes else set(notes))
+    }
+
+
+def say(title: str, *lines: str) -> None:
+    """Print something at once."""
+    print("", title, *(f"  {line}" for line in sorted(lines)), sep="\n", flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:
-    with tempfile.TemporaryDirectory() as directory:
-        sources = download_sources(Path(directory))
-        # Not installed, it would hide the installed one: it has no compiled modules.
-        (sources / "zmq").rename(sources / "zmq-sources")
+    """Run the suite, and return the exit status."""
+    with (
+        TemporaryDirectory(prefix="tz-") as directory,
+        OpenSSHServer() as server,
+        ThreadPoolExecutor() as executor,
+    ):
+        suite = Suite(Path(directory), arguments)
+        say(f"pyzmq {zmq.__version__} with tunneledzmq in its place:")
+        direct = suite.run(*TWO_AT_A_TIME)
+        failed = suite.failures(direct)
 
-        print(f"pyzmq {zmq.__version__} as it is:", flush=True)
-        run_tests(sources, *arguments)
-        failed = failures(sources)
-        if failed:
-            print("left out, as they fail without us:", *failed, sep="\n  ", flush=True)
+        ssh = arguments_for(server)
+        connecting = which(direct, "tcp")
+        listed = connecting & {*DIFFERENT, *RACES}
+        say("the same through an SSH server, what connects to tcp:// addresses:")
+        exceptions = executor.submit(suite.run, ssh=ssh, only=listed, timeout=5, quiet=True)
+        tunnelled = suite.run(*TWO_AT_A_TIME, ssh=ssh, only=connecting - listed)
+        failed |= suite.failures(tunnelled, ssh=ssh)
+        passed = which(tunnelled, "passed")
+        untunnelled = passed - which(tunnelled, "tunnel")
+        unexpected = which(exceptions.result(), "passed")
 
-        print(f"pyzmq {zmq.__version__} with tunneledzmq in its place:", flush=True)
-        deselected = [f"--deselect={name}" for name in failed]
-        return run_tests(sources, "-p", PLUGIN, *deselected, *arguments)
+        wait_until(lambda: not list(suite.run_directory.iterdir()), what="the gateways are gone")
+
+    say(f"{len(which(direct, 'passed'))} passed, {len(passed)} of them through an SSH server too")
+    stale = unexpected & set(DIFFERENT)
+    for title, tests in (
+        ("exceptions that passed this time:", unexpected - stale),
+        ("listed as exceptions, and passed:", stale),
+        ("passed without a tunnel:", untunnelled),
+        ("failed, and pass without us:", failed),
+    ):
+        if tests:
+            say(title, *tests)
+    return 1 if failed or untunnelled or stale else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The programs of others, on this package."""

@@ -1,0 +1,164 @@
+"""ipyparallel: a controller behind an SSH server; clients and engines in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from subprocess import Popen
+
+import pytest
+
+from tests.integration.conftest import INSTALLED, Site
+from tests.polling import wait_until
+from tests.programs import run_program, start_program
+
+PACKAGES = ["ipyparallel", "numpy"]
+
+pytestmark = pytest.mark.timeout(120)
+
+CONTROLLER = [
+    "--HeartMonitor.period=500",  # milliseconds
+    "--HeartMonitor.max_heartmonitor_misses=6",
+]
+
+# ipyparallel's nanny connects past the tunnel, so that --ssh works without it only.
+ENGINE = ["--IPEngine.enable_nanny=False"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A controller on the far machine, with two engines on the near one."""
+
+    site: Site
+
+    def file(self, whose: str) -> str:
+        """Return the connection file for a `client` or an `engine`."""
+        security = self.site.home / "IPYTHONDIR" / "profile_default" / "security"
+        return str(security / f"ipcontroller-{whose}.json")
+
+    @contextmanager
+    def engine(self) -> Iterator[Popen[bytes]]:
+        """Run an engine, tunnelled back to the controller."""
+        program = f"{INSTALLED} from ipyparallel.engine.app import main; main()"
+        words = (f"--file={self.file('engine')}", f"--ssh={self.site.sshd.server}", *ENGINE)
+        with self.site.running(self.site.near, "-c", program, *words) as process:
+            yield process
+
+
+@pytest.fixture(scope="module")
+def cluster(site: Site) -> Iterator[Cluster]:
+    cluster = Cluster(site)
+    with ExitStack() as stack:
+        # The profile is made by whoever comes first, and the engines come at the same time.
+        words = (f"--ip={site.host}", *CONTROLLER)
+        stack.enter_context(site.running(site.far, "-m", "ipyparallel.controller", *words))
+        wait_until(lambda: "Heartmonitor beating" in site.log(), 30, "the controller is up")
+        for _ in range(2):
+            stack.enter_context(cluster.engine())
+        wait_until(
+            lambda: site.log().count("Completed registration") == 2, 40, "two engines are up"
+        )
+        yield cluster
+
+
+def test_a_client_maps_and_moves_large_arrays(cluster: Cluster) -> None:
+    output = run_program(
+        """
+        import ipyparallel, numpy
+
+        with TunneledContext(ssh=server) as ctx, ipyparallel.Client(file, context=ctx) as client:
+            client.wait_for_engines(2, timeout=20)
+            print(client.load_balanced_view().map_sync(lambda x: x * x, range(8)))
+            array = numpy.arange(100_000_000 // 8, dtype=float)
+            client[0].push({"array": array}, block=True)
+            print(client[0].apply_sync(lambda: float(array.sum())) == array.sum())
+            print((client[0].pull("array", block=True) == array).all())
+            stats = [tunnel.stats() for tunnel in ctx.tunnels]
+            print(max(one.bytes_sent for one in stats) // 10**8)
+            print(max(one.bytes_received for one in stats) // 10**8)
+            client.close()
+        """,
+        prefix=cluster.site.near,
+        timeout=60,
+        server=cluster.site.sshd.server,
+        file=cluster.file("client"),
+    )
+    assert output.splitlines() == ["[0, 1, 4, 9, 16, 25, 36, 49]", "True", "True", "1", "1"]
+
+
+def test_a_client_with_sshserver_uses_our_tunnels(cluster: Cluster) -> None:
+    output = run_program(
+        """
+        import ipyparallel, tunneledzmq.ssh
+
+        tunneledzmq.ssh.install()
+        with ipyparallel.Client(file, sshserver=server) as client:
+            client.wait_for_engines(2, timeout=20)
+            print(client[:].map_sync(lambda x: x + 1, range(4)))
+            print({tunnel.server for tunnel in client._mux_socket.tunnels} == {server})
+        """,
+        prefix=cluster.site.near,
+        server=cluster.site.sshd.server,
+        file=cluster.file("client"),
+    )
+    assert output.splitlines() == ["[1, 2, 3, 4]", "True"]
+
+
+def test_a_cluster_survives_killed_sessions_and_a_killed_engine(cluster: Cluster) -> None:
+    """Tunnels heal by themselves; what was asked before must be asked again.
+
+    ipyparallel's clients have a new ZeroMQ identity with each connection, so that the answers to
+    what they submitted over the old one go nowhere, with any transport.
+    """
+    source = """
+        import time
+        import ipyparallel
+
+        def work(x):
+            import time
+            time.sleep(0.1)
+            return x * x
+
+        def stalled():
+            before = [x for x, task in tasks.items() if not task.ready()]
+            client.wait([tasks[x] for x in before], timeout=3)
+            after = [x for x in before if not tasks[x].ready()]
+            return after if after == before else []
+
+        with TunneledContext(ssh=server) as ctx, ipyparallel.Client(file, context=ctx) as client:
+            client.wait_for_engines(3, timeout=20)
+            view = client.load_balanced_view()
+            tasks = {x: view.apply_async(work, x) for x in range(40)}
+            tasks[5].get(timeout=20)
+            print("in the middle", flush=True)
+            deadline = time.monotonic() + 30
+            while not all(task.ready() for task in tasks.values()):
+                assert time.monotonic() < deadline
+                tasks.update({x: view.apply_async(work, x) for x in stalled()})
+            assert {x: task.get() for x, task in tasks.items()} == {x: x * x for x in range(40)}
+            assert {tunnel.reconnects for tunnel in ctx.tunnels} == {1}
+            print("complete", flush=True)
+            while len(client.ids) == 3:
+                time.sleep(0.05)
+            print(client[:].map_sync(lambda x: x * x, range(4)))
+        """
+    site = cluster.site
+    before = set(site.sshd.sessions())
+    given = {"server": site.sshd.server, "file": cluster.file("client")}
+    with (
+        cluster.engine() as engine,
+        start_program(source, prefix=site.near, **given) as program,
+    ):
+        assert program.stdout
+        line = program.stdout.readline()
+        assert line == "in the middle\n", program.communicate()
+        # The client's and the new engine's; what they dial anew ends with them.
+        sessions = set(site.sshd.sessions()) - before
+        assert len(sessions) >= 2
+        for session in sessions:
+            session.kill()
+        assert program.stdout.readline() == "complete\n", program.communicate()
+        engine.kill()
+        assert program.communicate(timeout=40) == ("[0, 1, 4, 9]\n", "")
+    wait_until(lambda: set(site.sshd.sessions()) == before)
