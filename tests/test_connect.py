@@ -14,7 +14,7 @@ from tests.logins import options_for
 from tests.peers import Peer, free_port, numbered, round_trip
 from tests.polling import wait_until
 from tests.sshd import OpenSSHServer
-from tunneledzmq import SSHOptions, TunneledContext
+from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
 
 Remote = Callable[..., Peer]
 
@@ -224,3 +224,18 @@ def test_equal_options_share_a_session_and_different_ones_do_not(
         sock.connect(echo.address, ssh=options)
         round_trip(sock)
     assert openssh.logins() - before == logins
+
+
+def test_a_shadow_of_a_socket_has_the_default_of_its_context(
+    options: SSHOptions, echo: Peer
+) -> None:
+    context = TunneledContext(ssh=options)
+    shadow = TunneledSocket.shadow(context.socket(zmq.REQ))
+    shadow.rcvtimeo = 10_000
+    shadow.connect(echo.address)
+    try:
+        round_trip(shadow)
+        assert [tunnel.remote for tunnel in shadow.tunnels] == [echo.address]
+    finally:
+        shadow.close(linger=0)
+        context.destroy(linger=0)

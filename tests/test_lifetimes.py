@@ -20,7 +20,7 @@ from tests.peers import Peer, free_port, numbered, round_trip
 from tests.polling import wait_until
 from tests.programs import run_program, start_program
 from tests.sshd import OpenSSHServer
-from tunneledzmq import SSHOptions, TunneledContext
+from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
 
 Remote = Callable[..., Peer]
 Gateways = Callable[[], set[psutil.Process]]
@@ -267,3 +267,17 @@ def test_a_program_that_is_killed_leaves_nothing(
         assert program.stdout.readline() == "connected\n"
         program.kill()
     wait_until(lambda: not gateways() and before.issuperset(openssh.sessions()), timeout=5)
+
+
+def test_what_a_shadow_has_connected_goes_with_the_socket(
+    ctx: TunneledContext, openssh_options: SSHOptions, echo: Peer, gateways: Gateways
+) -> None:
+    sock = ctx.socket(zmq.REQ)
+    shadow = TunneledSocket.shadow(sock)
+    shadow.connect(echo.address, ssh=openssh_options)
+    del shadow
+    gc.collect()
+    round_trip(sock)
+    assert len(sock.tunnels) == 1
+    sock.close()
+    wait_until(lambda: not gateways())

@@ -55,6 +55,13 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._tunnels = {}
         super().__init__(*args, **kwargs)  # type: ignore[misc]
+        shadowed = self._shadow_obj
+        # Before pyzmq 26 a shadow forgot the context, and with it the context's default.
+        if self.context is None and isinstance(shadowed, zmq.Socket):
+            self.context = shadowed.context
+        # A shadow may be gone long before the socket is closed.
+        if isinstance(shadowed, TunnelingSocket):
+            self._tunnels = shadowed._tunnels
 
     @property
     def tunnels(self) -> list[Tunnel]:
@@ -86,7 +93,8 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             linger: milliseconds for which pending messages are still sent; -1 for ever. Default:
                 the socket's LINGER.
         """
-        tunnels, self._tunnels = self._tunnels, {}
+        tunnels = list(self._tunnels)
+        self._tunnels.clear()
         if not tunnels:
             super().close(linger)
             return
