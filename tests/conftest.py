@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests import leaks
+from tests import leaks, logins
 from tests.leaks import nothing_left_behind, pytest_runtest_makereport  # noqa: F401
 from tests.logins import Server, options_for
 from tests.peers import Peer
@@ -38,6 +38,51 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[run_directory], ignore_errors=True)
+
+
+# Where what differs from the usual is tested in each run, and not with --all-combinations only.
+UNUSUAL = {
+    "asyncssh": {"test_connect", "test_data_path"},
+    "openssh backend": {
+        "test_connect",
+        "test_draining",
+        "test_errors",
+        "test_healing",
+        "test_lifetimes",
+    },
+    "threads": {"test_connect", "test_draining", "test_lifetimes", "test_orphans"},
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-combinations",
+        action="store_true",
+        help="every test with every server, backend and home of the gateway; takes twice as long",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("all_combinations"):
+        return
+    rare = {item for item in items if _is_rare(item)}
+    config.hook.pytest_deselected(items=list(rare))
+    items[:] = [item for item in items if item not in rare]
+
+
+def _is_rare(item: pytest.Item) -> bool:
+    """Tell whether a test differs from the usual in two ways, or where others show the same."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None:
+        return False
+    unusual = []
+    if callspec.params.get("server") == "asyncssh" and os.access(SSHD, os.X_OK):
+        unusual.append("asyncssh")
+    if callspec.params.get("backend") == "openssh":
+        unusual.append("openssh backend")
+    if "threads" in callspec.id.split("-"):
+        unusual.append("threads")
+    return len(unusual) > 1 or any(item.path.stem not in UNUSUAL[way] for way in unusual)
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +115,14 @@ def server(request: pytest.FixtureRequest) -> Server:
     """Each of the SSH servers in turn."""
     server: Server = request.getfixturevalue(request.param)
     return server
+
+
+@pytest.fixture(params=["sshtunnel", "openssh"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the backends in turn, for all options that the test makes with `logins`."""
+    name: str = request.param
+    monkeypatch.setitem(logins.defaults, "backend", name)
+    return name
 
 
 @pytest.fixture

@@ -22,7 +22,17 @@ test_failed = pytest.StashKey[bool]()
 
 
 def gateways() -> set[psutil.Process]:
-    """Return the gateway processes of this test run, orphans included.
+    """Return the gateway processes of this test run, orphans included."""
+    return processes(GATEWAY_MODULE)
+
+
+def masters() -> set[psutil.Process]:
+    """Return the processes of ``ssh`` that gateways of this test run have started, orphans too."""
+    return processes("ssh-of-tunneledzmq") | processes("-oControlPath=")
+
+
+def processes(mark: str) -> set[psutil.Process]:
+    """Return this run's processes that have `mark` in their command line.
 
     The run's own temporary directory, which they inherit, tells them from those of other programs.
     """
@@ -30,7 +40,7 @@ def gateways() -> set[psutil.Process]:
     for process in psutil.process_iter():
         try:
             if (
-                any(GATEWAY_MODULE in word for word in process.cmdline())
+                any(mark in word for word in process.cmdline())
                 and process.environ().get("TMPDIR") == tempfile.gettempdir()
             ):
                 found.add(process)
@@ -69,7 +79,7 @@ class Belongings:
     def now(cls) -> Belongings:
         gc.collect()
         return cls(
-            set(psutil.Process().children(recursive=True)) | gateways(),
+            set(psutil.Process().children(recursive=True)) | gateways() | masters(),
             set(threading.enumerate()),
             descriptors(),
             runtime_directories("*"),

@@ -6,6 +6,9 @@ from typing import Any, Protocol
 
 from tunneledzmq import SSHOptions
 
+defaults: dict[str, Any] = {}
+"""Fields that are added to all options: the test's backend."""
+
 
 class Server(Protocol):
     """What the tests' SSH servers have in common."""
@@ -45,6 +48,7 @@ def arguments_for(server: Server, **fields: Any) -> dict[str, Any]:
         "known_hosts": server.known_hosts,
         "config_file": None,
         "agent": False,
+        **defaults,
         **fields,
     }
 

@@ -25,6 +25,8 @@ from tunneledzmq import (
 )
 from tunneledzmq.demo.server import EmbeddedServer
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 def assert_lets_in(ctx: TunneledContext, options: SSHOptions | str, echo: Peer) -> None:
     with ctx.socket(zmq.REQ) as sock:

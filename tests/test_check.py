@@ -70,8 +70,9 @@ def failing_step(*arguments: str) -> tuple[str, str]:
     return report["failed"], report["steps"][number]["detail"]
 
 
-def test_all_is_well(openssh: OpenSSHServer, echo: Peer) -> None:
-    result = check(echo.address, *login(openssh))
+@pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
+def test_all_is_well(openssh: OpenSSHServer, echo: Peer, backend: str) -> None:
+    result = check(echo.address, *login(openssh), "--backend", backend)
     assert result.returncode == 0
     assert result.stderr == ""
     lines = result.stdout.splitlines()[1:]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tunneledzmq.gateway.algorithms import apply_list
 from tunneledzmq.gateway.config import resolve
-from tunneledzmq.gateway.config_syntax import split_arguments
+from tunneledzmq.gateway.config.syntax import split_arguments
 from tunneledzmq.gateway.login import Login, LoginError, Request
 
 USER = getpass.getuser()

@@ -16,6 +16,8 @@ from tests.polling import wait_until
 from tests.sshd import OpenSSHServer
 from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 Remote = Callable[..., Peer]
 
 

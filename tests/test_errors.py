@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import zmq
 
+from tests import logins
 from tests.logins import arguments_for, options_for
 from tests.peers import Peer, free_port, round_trip
 from tests.polling import wait_until
@@ -32,6 +33,8 @@ from tunneledzmq import (
     UnknownHostKeyError,
 )
 from tunneledzmq.demo.server import EmbeddedServer
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 TIMEOUT = 2.0
 """The connect_timeout of these tests, in seconds."""
@@ -70,14 +73,20 @@ def assert_usable(sock: TunneledSocket, echo: Peer, options: SSHOptions | None =
 def stranger(port: int) -> SSHOptions:
     """Return options for a port where no SSH server is."""
     return SSHOptions(
-        f"me@127.0.0.1:{port}", config_file=None, agent=False, connect_timeout=TIMEOUT
+        f"me@127.0.0.1:{port}",
+        config_file=None,
+        agent=False,
+        connect_timeout=TIMEOUT,
+        **logins.defaults,
     )
 
 
 def test_a_name_that_is_not_found(
     sock: TunneledSocket, openssh_options: SSHOptions, echo: Peer
 ) -> None:
-    options = SSHOptions("me@no-such-host.invalid", config_file=None, connect_timeout=TIMEOUT)
+    options = SSHOptions(
+        "me@no-such-host.invalid", config_file=None, connect_timeout=TIMEOUT, **logins.defaults
+    )
     with fails(
         SSHConnectionError, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, named="no-such-host.invalid"
     ):
@@ -93,7 +102,9 @@ def test_a_server_that_refuses(sock: TunneledSocket, echo: Peer) -> None:
 
 
 def test_a_server_that_is_unreachable(sock: TunneledSocket, echo: Peer) -> None:
-    options = SSHOptions("me@255.255.255.255", config_file=None, connect_timeout=TIMEOUT)
+    options = SSHOptions(
+        "me@255.255.255.255", config_file=None, connect_timeout=TIMEOUT, **logins.defaults
+    )
     with fails(
         SSHConnectionError, errno.EHOSTUNREACH, errno.ENETUNREACH, named="me@255.255.255.255:22"
     ):

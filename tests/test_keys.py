@@ -23,11 +23,11 @@ from tests.peers import Peer, round_trip
 from tests.polling import wait_until
 from tests.sshd import KEYGEN_TYPES, OpenSSHServer, generate_key
 from tunneledzmq import SSHAuthenticationError, SSHOptions, TunneledContext
-from tunneledzmq.gateway.agent import Agent, AgentError
-from tunneledzmq.gateway.identities import Identities, load_identities
-from tunneledzmq.gateway.keyfiles import KeyFile, KeyFileError
+from tunneledzmq.gateway.auth.agent import Agent, AgentError
+from tunneledzmq.gateway.auth.identities import Identities, load_identities
+from tunneledzmq.gateway.auth.keyfiles import KeyFile, KeyFileError
+from tunneledzmq.gateway.auth.publickey import PublicKey, parse_line
 from tunneledzmq.gateway.login import Login, LoginError
-from tunneledzmq.gateway.publickey import PublicKey, parse_line
 
 TIMEOUT = 2.0
 

@@ -22,6 +22,8 @@ from tests.programs import run_program, start_program
 from tests.sshd import OpenSSHServer
 from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 Remote = Callable[..., Peer]
 Gateways = Callable[[], set[psutil.Process]]
 

@@ -23,11 +23,11 @@ from tests.polling import wait_until
 from tests.programs import run_program, start_program
 from tests.sshd import OpenSSHServer, generate_key, public_key
 from tunneledzmq import SSHAuthenticationError, SSHOptions, TunneledContext, TunnelError
+from tunneledzmq.gateway.auth.passwords import Passwords
+from tunneledzmq.gateway.auth.userauth import InfoRequest
 from tunneledzmq.gateway.login import Login
-from tunneledzmq.gateway.passwords import Passwords
 from tunneledzmq.gateway.questions import Questions
 from tunneledzmq.gateway.text import printable
-from tunneledzmq.gateway.userauth import InfoRequest
 
 CODE = Round([("Verification code: ", True)], ["123456"])
 PASSWORD = Round([("Password: ", False)], ["s3cret"])

@@ -16,6 +16,8 @@ from tests.peers import Peer, free_port, round_trip
 from tests.polling import wait_until
 from tunneledzmq import SSHOptions, Tunnel, TunneledContext, TunneledSocket
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 Remote = Callable[..., Peer]
 
 

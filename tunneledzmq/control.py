@@ -32,6 +32,7 @@ type        further members                                           meaning
 ``opened``  ``id``, ``local``                                         logged in, and listening
 ``failed``  ``id``, ``error``                                         answer to ``open``
 ``state``   ``state``, ``error``, ``reconnects``                      the SSH session's
+``taken``   ``id``                                                    libzmq has connected
 ``trouble`` ``id``, ``message``                                       the far side refused one
 ``closed``  ``id``, and the counters                                  drained and gone
 ``stats``   ``id``, ``serial``, and the counters                      answer to ``stats``

@@ -20,6 +20,7 @@ from .control import ControlChannel, Message
 from .directory import RuntimeDirectory
 from .exceptions import GatewayError, TunnelError
 from .home import Home, start_process, start_thread
+from .local_leg import enlarge_buffer
 from .options import SSHOptions
 from .reply import Reply
 from .request import login_request
@@ -390,6 +391,8 @@ class GatewayHandle:
                 reply.fail(error)
             else:
                 logger.error("%s: the tunnel is gone: %s", tunnel.remote, error.strerror)
+        elif kind == "taken":
+            enlarge_buffer(tunnel._local[len("ipc://") :])
         elif kind == "trouble":
             tunnel._last_error = message["message"]
         elif kind == "closed":

@@ -18,8 +18,11 @@ __all__ = ["Home", "start_process", "start_thread"]
 
 # The child takes over this program's sys.path as it is: "-m" would put the working directory in
 # front of it, and could not find a package that the program itself found in a place of its own.
+# The package itself stays empty there: a gateway has no use for zmq, which takes long to import.
 _BOOTSTRAP = (
-    "import sys; control, sys.path[:] = int(sys.argv[1]), sys.argv[2:];"
+    "import sys, types; control, sys.path[:] = int(sys.argv[1]), sys.argv[3:];"
+    "sys.modules['tunneledzmq'] = package = types.ModuleType('tunneledzmq');"
+    "package.__path__ = [sys.argv[2]];"
     "from tunneledzmq.gateway.__main__ import main; main(control)"
 )
 
@@ -73,7 +76,11 @@ class _Process:
 
             with open(self._stderr, "ab", opener=_private) as stderr:
                 self._popen = subprocess.Popen(
-                    [sys.executable, "-I", "-c", _BOOTSTRAP, str(control.fileno()), *path],
+                    [
+                        *(sys.executable, "-I", "-c", _BOOTSTRAP),
+                        *(str(control.fileno()), os.path.dirname(os.path.abspath(__file__))),
+                        *path,
+                    ],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=stderr,
@@ -107,7 +114,11 @@ class _Thread:
     pid: int | None = None
 
     def __init__(self, control: socket.socket) -> None:
+        # All of it on the program's thread: a class that is made on another one (dataclasses call
+        # exec) makes Python forget that it ends because of Ctrl-C, and with what status.
+        from .gateway import forwarder  # noqa: F401
         from .gateway.gateway import Gateway
+        from .gateway.openssh import forwarder as openssh_forwarder  # noqa: F401
 
         # The program goes on using its own end; this one belongs to the gateway.
         self._control = control.dup()

@@ -78,24 +78,30 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 class SSHOptions:
     """How to reach and log in to an SSH server.
 
-    Sockets whose options are equal share one SSH session. ``None`` means OpenSSH's default.
-    The names are those of ssh_config(5), or zmq.ssh's where it had one.
+    Sockets whose options are equal share one SSH session. ``None`` means: what the config file
+    says, else the default that stands here, which is OpenSSH's where it has one. The names are
+    those of ssh_config(5), or zmq.ssh's where it had one.
+
+    Raises:
+        ValueError: a field is malformed.
+        TypeError: a field is of another type.
     """
 
     server: str
-    """``[user@]host[:port]`` or ``ssh://[user@]host[:port]``; an IPv6 host stands in brackets."""
+    """``[user@]host[:port]`` or ``ssh://[user@]host[:port]``, where host is a name, an address
+    (IPv6 in brackets), or a ``Host`` of the config file."""
 
     _: KW_ONLY
 
     keyfile: Paths | None = None
-    """Private key file, or several (`str`, path, or a sequence of them). Default: the agent's keys,
-    then ``id_ed25519``, ``id_ecdsa`` and ``id_rsa`` of ``~/.ssh``."""
+    """Private key file, or several (`str`, path, or a sequence of them), which must be usable.
+    Default: the agent's keys, then ``id_ed25519``, ``id_ecdsa`` and ``id_rsa`` of ``~/.ssh``."""
 
     passphrase: str | None = field(default=None, repr=False)
-    """Passphrase of encrypted private keys."""
+    """Passphrase of encrypted private keys. Default: `prompt` is asked."""
 
     password: str | None = field(default=None, repr=False)
-    """Password to log in with, tried after the keys."""
+    """Password to log in with, tried after the keys. Default: `prompt` is asked."""
 
     agent: bool = True
     """Whether the keys of the agent at ``$SSH_AUTH_SOCK`` are tried."""
@@ -135,10 +141,13 @@ class SSHOptions:
     """Unanswered questions after which the session counts as lost. Default: 3."""
 
     prompt: Callable[[str, bool], str] | None = None
-    """``prompt(text, echo) -> str``, asked for passwords, passphrases and one-time codes."""
+    """``prompt(text, echo) -> str``, asked for passwords, passphrases and one-time codes; `echo`
+    tells whether what is typed may be seen. Default: the terminal (`getpass`), if the program has
+    one; otherwise a missing secret is an error."""
 
     backend: str = "sshtunnel"
-    """``"sshtunnel"`` (on paramiko) or ``"openssh"`` (the system's ``ssh``)."""
+    """``"sshtunnel"`` (on paramiko), or ``"openssh"`` (the system's ``ssh``), for what paramiko
+    cannot do: FIDO keys, GSSAPI, PKCS#11."""
 
     connections: int = 1
     """SSH sessions over which the sockets of a context are spread in turn."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 from typing import Any
 
@@ -20,7 +19,6 @@ def login_request(options: SSHOptions) -> Message:
         "host": host,
         "user": user,
         "port": port,
-        "local_user": getpass.getuser(),
         "home": os.path.expanduser("~"),
         "directory": _working_directory(),
         "keyfiles": options.keyfile and _absolute(options.keyfile),

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import zmq
 
-from tests.leaks import gateways, runtime_directories
+from tests.leaks import gateways, masters, runtime_directories
 from tests.logins import Server
 from tests.peers import ROOT
 from tests.sshd import OpenSSHServer, generate_key
@@ -222,6 +222,7 @@ def always(condition: Callable[[], bool], seconds: float) -> None:
 def what_is_left(server: OpenSSHServer | None = None) -> list[str]:
     """Return what there is of gateways, of their directories and of the server's sessions."""
     left = [f"gateway {process.pid}" for process in gateways()]
+    left += [f"ssh {process.pid}" for process in masters()]
     left += [f"directory {path}" for path in runtime_directories()]
     if server is not None:
         left += [f"session {process.pid}" for process in server.sessions()]

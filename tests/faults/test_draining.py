@@ -20,6 +20,8 @@ from tests.programs import start_program
 from tests.sshd import OpenSSHServer
 from tunneledzmq import SSHOptions, TunneledContext
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 Figures = Callable[[str], None]
 Remote = Callable[..., Peer]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from tests import logins
 from tests.faults.injection import (
     Relay,
     always,
@@ -30,10 +31,17 @@ from tests.polling import wait_until
 from tests.sshd import OpenSSHServer
 from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 Figures = Callable[[str], None]
 Remote = Callable[..., Peer]
 
 TRIES = 5
+
+
+def limit(seconds: float) -> float:
+    """How long a heal may take: a login with ssh starts processes and does more key exchange."""
+    return seconds * (2.5 if logins.defaults["backend"] == "openssh" else 1)
 
 
 @pytest.fixture
@@ -79,7 +87,7 @@ def test_traffic_resumes_within_a_second_of_a_killed_session(
         times.append(time.monotonic() - start)
         discard_answers(sock)
     figures(f"healed {seconds(times)}")
-    assert statistics.median(times) < 1
+    assert statistics.median(times) < limit(1)
     assert tunnel.state == "up"
     assert tunnel.reconnects == TRIES
     assert tunnel.local == local == sock.last_endpoint.decode()
@@ -107,8 +115,8 @@ def test_traffic_resumes_within_a_second_of_the_servers_return(
         times.append(time_to_heal(sock))
         discard_answers(sock)
     figures(f"healed {seconds(times)} after the return")
-    assert statistics.median(times) < 1
-    assert max(times) < 3
+    assert statistics.median(times) < limit(1)
+    assert max(times) < limit(3)
     assert tunnel.state == "up"
     assert tunnel.reconnects == 3
 
@@ -194,7 +202,7 @@ def test_traffic_resumes_after_the_gateway_was_killed(
         times.append(time.monotonic() - start)
         discard_answers(sock)
     figures(f"healed {seconds(times)}")
-    assert statistics.median(times) < 2
+    assert statistics.median(times) < limit(2)
     assert tunnel.state == "up"
     assert tunnel.reconnects == 3
     assert tunnel.local == local == sock.last_endpoint.decode()

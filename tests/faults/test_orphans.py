@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
+from tests import logins
 from tests.faults.injection import time_until_nothing_is_left
 from tests.leaks import gateways
 from tests.logins import arguments_for
@@ -21,6 +22,8 @@ from tests.programs import run_program, start_program
 from tests.sshd import OpenSSHServer
 from tests.strangers import SilentPort
 from tunneledzmq import SSHOptions
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 Figures = Callable[[str], None]
 
@@ -85,10 +88,15 @@ def test_a_signal_while_blocked_in_connect(
             ctx = TunneledContext(isolate=isolate)
             sock = ctx.socket(zmq.REQ)
             print("ready", flush=True)
-            sock.connect(addr, ssh=SSHOptions(server, config_file=None, connect_timeout=30))
+            options = SSHOptions(server, config_file=None, connect_timeout=30, backend=backend)
+            sock.connect(addr, ssh=options)
             """
         with running(
-            source, server=f"me@127.0.0.1:{silent.port}", addr=echo.address, isolate=isolate
+            source,
+            server=f"me@127.0.0.1:{silent.port}",
+            backend=logins.defaults["backend"],
+            addr=echo.address,
+            isolate=isolate,
         ) as program:
             if isolate:
                 wait_until(gateways)
@@ -362,7 +370,9 @@ def test_threads_inside_connect_do_not_hold_term_up(isolate: bool, echo: Peer) -
             """
             import threading, time
             ctx = TunneledContext(isolate=isolate)
-            options = SSHOptions(server, config_file=None, agent=False, connect_timeout=20)
+            options = SSHOptions(
+                server, config_file=None, agent=False, connect_timeout=20, backend=backend
+            )
             raised = []
             inside = threading.Semaphore(0)
             def connect():
@@ -388,6 +398,7 @@ def test_threads_inside_connect_do_not_hold_term_up(isolate: bool, echo: Peer) -
             """,
             timeout=10,
             server=f"me@127.0.0.1:{silent.port}",
+            backend=logins.defaults["backend"],
             addr=echo.address,
             isolate=isolate,
         )

@@ -16,8 +16,8 @@ from .pump import READ, WRITE
 from .window import ReceiveWindow
 
 if TYPE_CHECKING:
+    from .backend import Transport
     from .forward import Forward
-    from .transport import ForwardTransport
 
 __all__ = ["STALL_TIMEOUT", "Connection", "Owes", "is_abandoned"]
 
@@ -61,7 +61,7 @@ class Connection:
            +------------------+
     """
 
-    def __init__(self, sock: socket.socket, forward: Forward, transport: ForwardTransport) -> None:
+    def __init__(self, sock: socket.socket, forward: Forward, transport: Transport) -> None:
         self._sock = sock
         self._forward = forward
         self.transport = transport

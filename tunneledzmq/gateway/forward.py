@@ -16,7 +16,7 @@ from .connection import STALL_TIMEOUT, Connection, Owes, is_abandoned
 from .pump import READ
 
 if TYPE_CHECKING:
-    from .forwarder import TunnelForwarder
+    from .backend import Forwarder
 
 __all__ = ["Forward", "StreamServer", "TCPServer"]
 
@@ -46,6 +46,11 @@ class _ServerMixin:
 
     socket: Any
     server_address: Any
+
+    @classmethod
+    def around(cls, listener: socket.socket | None) -> Any:
+        """Return the class of servers that take over a listener, if there is one."""
+        return cls if listener is None else type(cls.__name__, (cls,), {"listener": listener})
 
     def server_bind(self) -> None:
         """Take over the program's listener, or bind one."""
@@ -112,16 +117,18 @@ class Forward:
         id: the tunnel's number in the control protocol.
         remote: host and port, as the server sees them.
         on_change: called when a connection has ended, or accepting has.
+        on_taken: called when libzmq has connected to a Unix socket.
         on_trouble: called with the reason when the server refuses to connect to `remote`.
         for_gateway: the session of another gateway goes through it, not libzmq's connections.
     """
 
     def __init__(
         self,
-        forwarder: TunnelForwarder,
+        forwarder: Forwarder,
         id: int,
         remote: tuple[str, int],
         on_change: Callable[[Forward], None],
+        on_taken: Callable[[Forward], None],
         on_trouble: Callable[[Forward, str], None],
         *,
         for_gateway: bool = False,
@@ -131,6 +138,7 @@ class Forward:
         self._forwarder = forwarder
         self._pump = forwarder.pump
         self._on_change = on_change
+        self._on_taken = on_taken
         self._on_trouble = on_trouble
         self._for_gateway = for_gateway
         self._server: TCPServer | StreamServer | None = None
@@ -200,6 +208,8 @@ class Forward:
             return
         self.connections.add(Connection(request, self, transport))
         self.connections_total += 1
+        if request.family == socket.AF_UNIX and not self._for_gateway:
+            self._on_taken(self)
 
     def resume(self) -> None:
         """Accept connections from now on: there is an SSH session."""

@@ -11,10 +11,9 @@ from typing import Any
 
 from sshtunnel import BaseSSHTunnelForwarderError, SSHTunnelForwarder, _ForwardHandler
 
-from .authentication import authenticate
+from .auth import authenticate, load_identities
 from .forward import StreamServer, TCPServer
 from .handshake import connect, handshake
-from .identities import load_identities
 from .known_hosts import fingerprint
 from .login import Login, LoginError
 from .proxy_command import explain
@@ -180,10 +179,10 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         return type("Handler", (_ForwardHandler,), {"remote_address": remote_address_})
 
     def _make_ssh_forward_server_class(self, remote_address_: tuple[str, int]) -> Any:
-        return type("Server", (TCPServer,), {"listener": self._listener})
+        return TCPServer.around(self._listener)
 
     def _make_stream_ssh_forward_server_class(self, remote_address_: tuple[str, int]) -> Any:
-        return type("Server", (StreamServer,), {"listener": self._listener})
+        return StreamServer.around(self._listener)
 
     @staticmethod
     def _consolidate_auth(**kwargs: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import getpass
 import logging
 import os
 import random
@@ -18,12 +19,10 @@ from enum import Enum
 from ..control import ControlChannel, Message
 from ..directory import is_ours, remove, sweep
 from ..listener import cannot_listen
-from .config import resolve
+from .backend import Forwarder, Transport, make_forwarder
 from .forward import Forward
-from .forwarder import TunnelForwarder
 from .login import Login, LoginError, Request
 from .questions import Questions
-from .transport import ForwardTransport
 
 __all__ = ["Gateway"]
 
@@ -76,7 +75,7 @@ class Gateway:
         self._directories: set[str] = set()
         self._questions = Questions(self._control.send)
         self._login: Login
-        self._forwarder: TunnelForwarder
+        self._forwarder: Forwarder
         # Why there will be no session, whatever the server says.
         self._no_login: LoginError | None = None
 
@@ -207,12 +206,17 @@ class Gateway:
         if self._logs is not None:
             logger.setLevel(log_level)
         try:
-            self._login = login = resolve(Request(**request))
+            self._forwarder = make_forwarder(
+                Request(**request, local_user=_local_user()),
+                directory,
+                self._questions,
+                self._on_session_end,
+            )
         except LoginError as exc:
             self._no_login = exc
             return
-        self._forwarder = TunnelForwarder(login, self._questions, self._on_session_end)
         self._used = True
+        self._login = login = self._forwarder.login
         self._control.send(
             {"type": "server", "name": login.server, "connect_timeout": login.connect_timeout}
         )
@@ -291,6 +295,7 @@ class Gateway:
             number,
             (message["host"], message["port"]),
             self._on_change,
+            self._on_taken,
             self._on_trouble,
             for_gateway=message["hop"],
         )
@@ -317,6 +322,9 @@ class Gateway:
     def _look_at(self, forward: Forward) -> None:
         if forward.needs_checks and forward.id in self._forwards:
             self._watched.add(forward)
+
+    def _on_taken(self, forward: Forward) -> None:
+        self._call(lambda: self._control.send({"type": "taken", "id": forward.id}))
 
     def _on_trouble(self, forward: Forward, reason: str) -> None:
         host, port = forward.remote
@@ -351,7 +359,7 @@ class Gateway:
             return
         self._call(lambda: self._on_dial_failed(error))
 
-    def _on_up(self, transport: ForwardTransport) -> None:
+    def _on_up(self, transport: Transport) -> None:
         if not transport.is_active():
             error = self._login.no_connection(
                 errno.ECONNRESET, "the server closed the connection after the login"
@@ -395,7 +403,7 @@ class Gateway:
                 forward.stop_listening()
             self._fail(message["id"], error)
 
-    def _on_session_end(self, transport: ForwardTransport, reason: str) -> None:
+    def _on_session_end(self, transport: Transport, reason: str) -> None:
         self._call(lambda: self._on_lost(reason))
 
     def _on_lost(self, reason: str) -> None:
@@ -437,7 +445,7 @@ class Gateway:
         if transport is None:
             return
         step = self._alive_step
-        heard = transport.link.last_received
+        heard = transport.last_received
         if now - heard < step:
             self._unanswered = 0
             self._ask_at = heard + step
@@ -448,7 +456,7 @@ class Gateway:
                 transport.ask_alive()
         else:
             self._ask_at = float("inf")
-            transport.link.abort()
+            transport.abort()
 
     @property
     def _alive_step(self) -> float:
@@ -496,6 +504,14 @@ class Gateway:
         if now >= self._ask_at:
             self._ask_alive(now)
         return min(next_check, self._ask_at)
+
+
+def _local_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as exc:
+        text = f"who is the user? Neither $USER nor the system says: {exc}"
+        raise LoginError("TunnelError", errno.ENOENT, text) from exc
 
 
 class _ControlHandler(logging.Handler):

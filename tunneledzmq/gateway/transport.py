@@ -37,10 +37,11 @@ from paramiko.common import (
 )
 from paramiko.message import Message
 
+from .auth.userauth import Userauth
 from .connection import Connection
 from .packetizer import HEADROOM, TAILROOM, LinkPacketizer, packetizer_class
 from .pump import Link, Pump
-from .userauth import Userauth
+from .refusal import refusal
 from .window import FIRST_SIZE, Path
 
 if TYPE_CHECKING:
@@ -65,10 +66,6 @@ _FIRST_USER_MESSAGE = 50
 
 # Where the peer is said to come from: Unix sockets have no address.
 _ORIGIN = ("127.0.0.1", 0)
-
-# Failure codes of RFC 4254, section 5.1.
-_PROHIBITED = 1
-_CONNECT_FAILED = 2
 
 # aes128-gcm needs one pass over the data where paramiko's first choice, aes128-ctr, needs two.
 CIPHERS = (
@@ -115,7 +112,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         self._service_accepted = threading.Event()
         self.path = Path()
         # When the questions were sent to which there is no answer yet, and who wants to know.
-        self._asked: deque[tuple[float, Callable[[float], None] | None]] = deque()
+        self._asked: deque[tuple[float, Callable[[float | None], None] | None]] = deque()
         # What the server said when it ended the session, if it did.
         self.disconnect_reason = ""
         # The host key that was verified; a key exchange must not bring another one.
@@ -166,6 +163,15 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
     def expects_packet(self) -> bool:
         """Whether a key exchange allows certain messages only."""
         return bool(self._expected_packet)
+
+    @property
+    def last_received(self) -> float:
+        """When the server was heard last (time.monotonic)."""
+        return self.link.last_received
+
+    def abort(self) -> None:
+        """End the session at once."""
+        self.link.abort()
 
     # For connections, with the pump's lock held
 
@@ -225,7 +231,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         with suppress(EOFError, OSError):
             self._send_message(message)
 
-    def ask_alive(self, on_answer: Callable[[float], None] | None = None) -> None:
+    def ask_alive(self, on_answer: Callable[[float | None], None] | None = None) -> None:
         """Send a request that the server answers, as OpenSSH's ServerAliveInterval does.
 
         Args:
@@ -346,7 +352,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
                 raise paramiko.SSHException("the server refused a channel that was not asked for")
             self.forget(connection)
             self._log(DEBUG, f"channel {number}: {reason} ({code})")
-            connection.refused(_refusal(code, reason))
+            connection.refused(refusal(code, reason))
 
     _channel_handler_table: dict[int, Handler]
 
@@ -355,17 +361,6 @@ def _message(kind: int) -> Message:
     message = Message()
     message.add_byte(bytes([kind]))
     return message
-
-
-def _refusal(code: int, reason: str) -> str:
-    if code == _PROHIBITED:
-        return (
-            "the server forbids forwarding to it (administratively prohibited; see "
-            f"AllowTcpForwarding and PermitOpen in its sshd_config): {reason}"
-        )
-    if code == _CONNECT_FAILED:
-        return f"the server cannot connect to it; it may not be up yet: {reason}"
-    return f"the server opens no channel to it: {reason} (code {code})"
 
 
 def _on_data(connection: Connection, m: Message) -> None:
@@ -398,8 +393,9 @@ def _on_close(connection: Connection, m: Message) -> None:
 
 def _on_request(connection: Connection, m: Message) -> None:
     m.get_text()
-    if m.get_boolean():
-        connection.transport.refuse_request(connection)
+    transport = connection.transport
+    if m.get_boolean() and isinstance(transport, ForwardTransport):
+        transport.refuse_request(connection)
 
 
 def _ignore(connection: Connection, m: Message) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from .config_syntax import split_word
+from .syntax import split_word
 from .tokens import Tokens
 
 __all__ = ["Block", "Criterion", "Situation", "match_list", "matches", "parse_host", "parse_match"]

@@ -8,8 +8,8 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-from .config_file import SYSTEM_DIRECTORY, ClientConfig, Statement
-from .login import Login, LoginError, Request
+from ..login import Login, LoginError, Request
+from .files import SYSTEM_DIRECTORY, ClientConfig, Statement
 from .settings import DEFAULT_PORT, Settings
 from .tokens import Tokens
 

@@ -7,11 +7,11 @@ import logging
 import time
 from dataclasses import dataclass, field, replace
 
+from ..login import Login
+from ..text import printable
 from .agent import Agent, AgentError, AgentTimeout
 from .keyfiles import KeyFile, KeyFileError, read_public_key
-from .login import Login
 from .publickey import PublicKey
-from .text import printable
 
 __all__ = ["Identities", "Identity", "load_identities"]
 

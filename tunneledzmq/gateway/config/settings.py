@@ -9,11 +9,11 @@ import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..options import parse_server
-from .config_file import Statement
-from .config_words import HONOURED, REFUSED
-from .login import LoginError, Request
+from ...options import parse_server
+from ..login import LoginError, Request
+from .files import Statement
 from .tokens import HOST_NAME_TOKENS, PROXY_TOKENS, Tokens
+from .words import HONOURED, REFUSED
 
 __all__ = ["DEFAULT_PORT", "Settings"]
 

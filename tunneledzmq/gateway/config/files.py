@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 from paramiko.config import SSHConfig
 
-from .config_match import Block, Situation, match_list, matches, parse_host, parse_match
-from .config_syntax import split_arguments, split_line
-from .config_words import canonical_word, is_known, parser_of
-from .login import LoginError
-from .shell import ShellCommand
+from ..login import LoginError
+from ..shell import ShellCommand
+from .match import Block, Situation, match_list, matches, parse_host, parse_match
+from .syntax import split_arguments, split_line
 from .tokens import HOST_NAME_TOKENS, Tokens
+from .words import canonical_word, is_known, parser_of
 
 __all__ = ["ClientConfig", "Statement"]
 

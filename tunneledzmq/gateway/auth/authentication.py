@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import paramiko
 
+from ..login import Login, LoginError
+from ..questions import Questions
+from ..text import printable
 from .agent import Agent, AgentError, AgentTimeout
 from .identities import Identities, Identity
 from .keyfiles import KeyFile, KeyFileError
-from .login import Login, LoginError
 from .passwords import Passwords
-from .questions import Questions
-from .text import printable
 from .userauth import Answer, Failure, InfoRequest, KeyAccepted, NewPasswordWanted, Success
 
 if TYPE_CHECKING:
-    from .transport import ForwardTransport
+    from ..transport import ForwardTransport
 
 __all__ = ["authenticate"]
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..options import parse_server
+from ...options import parse_server
 
 __all__ = [
     "HONOURED",
@@ -184,7 +184,7 @@ HONOURED: dict[str, Parser] = {
     "user": _string,
     "userknownhostsfile": _names,
 }
-"""What :func:`~tunneledzmq.gateway.config.resolve` makes something of."""
+"""What :func:`~tunneledzmq.gateway.config.resolve.resolve` makes something of."""
 
 
 class Refusal(NamedTuple):

@@ -7,10 +7,10 @@ import logging
 import re
 from collections.abc import Iterator
 
+from ..login import Login
+from ..questions import Questions
+from ..text import printable
 from .keyfiles import KeyFile, KeyFileError
-from .login import Login
-from .questions import Questions
-from .text import printable
 from .userauth import InfoRequest
 
 __all__ = ["Passwords"]

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from .login import Login
+from ..login import Login
 from .publickey import PublicKey
 from .wire import Reader, pack_string
 

@@ -1,0 +1,1 @@
+"""The backend on the system's ``ssh``: a master connection, and its control socket."""
