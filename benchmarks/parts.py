@@ -43,7 +43,7 @@ class Scale:
     delay_seconds: float = 2.0
     sockets: int = 1000
     idle_seconds: float = 2.0
-    patience: float = 60.0
+    patience: float = 15.0
     """Seconds in which a way may try again and again to open a tunnel."""
     limit: float = float("inf")
     """Seconds of the whole run after which what is left is left out."""
