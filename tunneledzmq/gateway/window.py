@@ -46,10 +46,11 @@ class Path:
 class ReceiveWindow:
     """The window of one channel.
 
-    A window limits a channel to its size in each round trip. So it grows, twofold in a round trip
-    at most, while what libzmq takes in one round trip is more than half of it. It stays as it is
-    where the server, the network or the reader is the limit, and shrinks again where the reader
-    takes less than an eighth.
+    A window limits a channel to its size in each round trip. So it grows, by a quarter more than
+    what libzmq takes in one round trip, while that is more than three quarters of it; no faster,
+    since what the network does not hold of a window piles up in sshd, which slows it down. It
+    shrinks again where less than half of it is taken: the server, the network or the reader is
+    the limit then.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,9 +92,9 @@ class ReceiveWindow:
         if elapsed >= max(self._path.round_trip, _SHORTEST_PERIOD):
             in_a_round_trip = int(self._since_taken * self._path.round_trip / elapsed)
             self._since, self._since_taken = now, 0
-            self._too_large = in_a_round_trip < self.size // 8
-            if in_a_round_trip > self.size // 2:
-                wanted = min(2 * in_a_round_trip, 2 * self.size, LARGEST_SIZE)
+            self._too_large = in_a_round_trip < self.size // 2
+            if in_a_round_trip > 3 * self.size // 4:
+                wanted = min(5 * in_a_round_trip // 4, 2 * self.size, LARGEST_SIZE)
                 change = max(0, min(wanted - self.size, self._path.spare))
         if self._too_large:
             # Only what is not given back is ours again.
