@@ -5,10 +5,12 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.logins import Server, arguments_for
 from tests.peers import ROOT, Peer
 from tests.programs import run_program
+from tunneledzmq import home
 
 COST = """
 import time
@@ -41,3 +43,17 @@ def test_importing_takes_less_than_60_ms() -> None:
         for _ in range(5)
     ]
     assert statistics.median(costs) < 60
+
+
+def test_a_gateway_imports_no_zmq() -> None:
+    code = home._BOOTSTRAP.replace(
+        "main(control)", "import tunneledzmq.gateway.forwarder; print('zmq' in sys.modules)"
+    )
+    package = str(Path(home.__file__).parent)
+    output = subprocess.run(
+        [sys.executable, "-I", "-c", code, "0", package, *sys.path],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert output == "False\n"
