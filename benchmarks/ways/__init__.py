@@ -15,7 +15,7 @@ from .libraries import (
     ZmqSSH,
     ZmqSSHParamiko,
 )
-from .programs import AsyncSSH, SSHProgram, SSHProgramBest, SSHProgramGCM
+from .programs import AsyncSSH, Autossh, SSHProgram, SSHProgramBest, SSHProgramGCM
 
 __all__ = ["ALL_WAYS", "WAYS", "Login", "Way"]
 
@@ -24,7 +24,7 @@ def _by_name(*ways: type[Way]) -> dict[str, type[Way]]:
     return {way.name: way for way in ways}
 
 
-WAYS = _by_name(Tunneledzmq, ZmqSSH, ZmqSSHParamiko, SSHTunnelByHand, SSHProgram)
+WAYS = _by_name(Tunneledzmq, ZmqSSH, ZmqSSHParamiko, SSHTunnelByHand, SSHProgram, Autossh)
 """Those of the table of faults."""
 
 ALL_WAYS = _by_name(

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .base import LOGIN_TIMEOUT, Way, accepts, free_port, host_port
 
@@ -79,6 +79,22 @@ class SSHProgramBest(SSHProgramGCM):
     def close(self) -> None:
         super().close()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class Autossh(SSHProgram):
+    """`ssh -N -L`, started again whenever it ends; ssh itself finds out when the server is gone."""
+
+    name = "`autossh`"
+    options = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
+
+    @classmethod
+    def missing(cls, **variant: Any) -> str | None:
+        return None if shutil.which("autossh") else "autossh not installed"
+
+    def command(self, addr: str) -> list[str]:
+        # It would not look for ssh in $PATH.
+        path = f"AUTOSSH_PATH={shutil.which('ssh')}"
+        return ["env", path, "autossh", "-M", "0", *super().command(addr)[1:]]
 
 
 ASYNCSSH = """
