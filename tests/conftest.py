@@ -47,10 +47,9 @@ UNUSUAL = {
         "test_connect",
         "test_draining",
         "test_errors",
-        "test_healing",
         "test_lifetimes",
     },
-    "threads": {"test_connect", "test_draining", "test_lifetimes", "test_orphans"},
+    "threads": {"test_connect", "test_lifetimes"},
 }
 
 

@@ -164,7 +164,9 @@ def test_a_silent_link_is_found(
         healed = time_to_heal(sock)
         wait_until(lambda: tunnel.state == "up")
         figures(f"found after {found:.2f} s, healed {healed:.2f} s later")
-        assert found <= interval * count + 0.7
+        # ssh gives up one interval later.
+        questions = count + (logins.defaults["backend"] == "openssh")
+        assert found <= interval * questions + 0.7
         assert healed <= 2
         assert tunnel.last_error
         assert tunnel.reconnects == 1

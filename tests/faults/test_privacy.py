@@ -46,6 +46,9 @@ as_root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becoming another user needs root"
 )
 
+HANDSHAKE_TIMEOUT = 5
+"""Seconds after which paramiko's timer is gone, whatever has become of a handshake."""
+
 
 # Other users
 
@@ -261,6 +264,7 @@ def cut_after(size: int) -> Callable[[socket.socket], None]:
         transport_end, our_end = socket.socketpair()
         with our_end:
             transport = paramiko.Transport(transport_end)
+            transport.handshake_timeout = HANDSHAKE_TIMEOUT
             transport.add_server_key(paramiko.ECDSAKey.generate())
             transport.handshake_timeout = 1  # how long its timer lives on
             transport.start_server(threading.Event(), Obliging())
@@ -399,6 +403,7 @@ class HostileServer:
 
     def _serve(self, sock: socket.socket) -> None:
         transport = paramiko.Transport(sock)
+        transport.handshake_timeout = HANDSHAKE_TIMEOUT
         transport.add_server_key(self.host_key)
         try:
             transport.start_server(threading.Event(), Obliging())
