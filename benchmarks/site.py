@@ -10,11 +10,11 @@ from typing import Any
 
 import psutil
 
-from benchmarks.delay import Delay
 from benchmarks.program import Program
 from benchmarks.results import histogram
 from benchmarks.ways import Login
 from benchmarks.ways.libraries import Direct
+from tests.delay import Delay
 from tests.sshd import OpenSSHServer
 
 MEASURED_WITHIN = 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -41,7 +42,7 @@ def start_program(
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"},
         start_new_session=True,
     )
 
@@ -59,7 +60,7 @@ def run_program(
         try:
             output, errors = program.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            program.kill()
+            program.send_signal(signal.SIGABRT)  # it says where it waits
             output, errors = program.communicate()
             errors += f"\nstill running after {timeout} s"
     assert program.returncode == 0 and not errors, f"{program.returncode}:\n{output}\n{errors}"

@@ -7,7 +7,6 @@ import copy
 import gc
 import logging
 import random
-import statistics
 import threading
 import time
 import warnings
@@ -333,13 +332,12 @@ def test_the_loop_goes_on_while_a_gateway_starts_and_logs_in(
             gap = await longest_gap(wait())
             return returned, gap, time.monotonic() - start
 
+    # The least of several: a busy machine alone makes gaps of some milliseconds.
     returned, gap, total = (
-        statistics.median(column)
-        for column in zip(*[asyncio.run(main()) for _ in range(9)], strict=True)
+        min(column) for column in zip(*[asyncio.run(main()) for _ in range(9)], strict=True)
     )
     assert returned < 0.005, "connect() blocks"
-    # The login takes many times as long; a busy machine alone makes gaps of some milliseconds.
-    assert gap < min(0.03, total / 3)
+    assert gap < min(0.02, total / 3), "the login takes many times as long"
 
 
 def test_a_login_that_never_ends_does_not_hold_the_loop_up(

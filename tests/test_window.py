@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import zmq
 
-from tests.distance import Distance
+from tests.delay import Delay
 from tests.faults.injection import memory_growth, the_gateway
 from tests.polling import wait_until
 from tests.sshd import OpenSSHServer
@@ -75,14 +75,14 @@ def test_a_far_server_may_send_more_and_more(clock: SimpleNamespace) -> None:
     assert channel.window.size == LARGEST_SIZE
 
 
-def test_a_near_server_never_may(clock: SimpleNamespace) -> None:
+def test_a_near_server_hardly_may(clock: SimpleNamespace) -> None:
     channel = Channel(path_of(0.0005))
     for _ in range(1000):
         clock.now += FIRST_SIZE / 1e9
         size = channel.allowed
         channel.send_all()
         channel.read(size)
-    assert channel.window.size == FIRST_SIZE
+    assert channel.window.size < 1.5 * FIRST_SIZE
 
 
 def test_nobody_may_while_the_round_trip_is_unknown(clock: SimpleNamespace) -> None:
@@ -113,9 +113,9 @@ def test_a_slow_reader_gets_a_small_window_again(clock: SimpleNamespace) -> None
     for _ in range(sent // STEP):
         clock.now += 0.3
         channel.read(STEP)
-    assert channel.window.size == FIRST_SIZE
-    assert channel.allowed <= FIRST_SIZE
-    assert path.spare == SHARED_SIZE
+    assert channel.window.size < 1.5 * FIRST_SIZE
+    assert channel.allowed <= channel.window.size
+    assert path.spare == SHARED_SIZE + FIRST_SIZE - channel.window.size
 
 
 def test_all_windows_together_have_a_limit(clock: SimpleNamespace) -> None:
@@ -133,13 +133,13 @@ def test_all_windows_together_have_a_limit(clock: SimpleNamespace) -> None:
     assert path.spare == SHARED_SIZE
 
 
-def far_options(server: OpenSSHServer, distance: Distance, directory: str) -> SSHOptions:
+def far_options(server: OpenSSHServer, delay: Delay, directory: str) -> SSHOptions:
     """Return options that log in to `server` from afar."""
     known_hosts = f"{directory}/known_hosts"
     with open(server.known_hosts) as here, open(known_hosts, "w") as there:
-        there.write(here.read().replace(f":{server.port} ", f":{distance.port} "))
+        there.write(here.read().replace(f":{server.port} ", f":{delay.port} "))
     return SSHOptions(
-        f"{server.user}@{server.host}:{distance.port}",
+        f"{server.user}@{server.host}:{delay.port}",
         keyfile=server.keyfile,
         known_hosts=known_hosts,
         config_file=None,
@@ -152,7 +152,7 @@ def test_downloads_from_afar_are_not_limited_to_the_first_window(
 ) -> None:
     message = bytes(1 << 18)
     with (
-        Distance(openssh.port, 2 * FAR) as distance,
+        Delay(openssh.port, FAR) as delay,
         zmq.Context() as far_ctx,
         far_ctx.socket(zmq.PUSH) as far,
     ):
@@ -162,7 +162,7 @@ def test_downloads_from_afar_are_not_limited_to_the_first_window(
         port = far.bind_to_random_port("tcp://127.0.0.1")
         sock = ctx.socket(zmq.PULL)
         sock.rcvhwm = 10
-        sock.connect(f"tcp://127.0.0.1:{port}", ssh=far_options(openssh, distance, str(tmp_path)))
+        sock.connect(f"tcp://127.0.0.1:{port}", ssh=far_options(openssh, delay, str(tmp_path)))
 
         def seconds_for(megabytes: int) -> float:
             start = time.monotonic()

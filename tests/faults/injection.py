@@ -20,6 +20,7 @@ import zmq
 from tests.leaks import gateways, masters, runtime_directories
 from tests.logins import Server
 from tests.peers import ROOT
+from tests.polling import wait_until
 from tests.sshd import OpenSSHServer, generate_key
 from tunneledzmq import directory
 
@@ -69,6 +70,21 @@ def stopped(process: psutil.Process) -> Iterator[None]:
     finally:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGCONT)
+
+
+def wait_until_blocked(program: subprocess.Popen[str]) -> None:
+    """Wait until a program's main thread waits in the kernel.
+
+    A signal that came just before would be seen by Python only when that wait ends.
+    """
+    thread = psutil.Process(program.pid)
+
+    def waits() -> bool:
+        before = thread.num_ctx_switches()
+        time.sleep(0.05)
+        return thread.status() == "sleeping" and thread.num_ctx_switches() == before
+
+    wait_until(waits)
 
 
 class Relay:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests import logins
-from tests.faults.injection import time_until_nothing_is_left
+from tests.faults.injection import time_until_nothing_is_left, wait_until_blocked
 from tests.leaks import gateways
 from tests.logins import arguments_for
 from tests.peers import Peer
@@ -68,6 +68,7 @@ def test_a_signal_while_blocked_in_recv(
     with running(
         source, options=arguments_for(openssh), addr=echo.address, isolate=isolate
     ) as program:
+        wait_until_blocked(program)
         program.send_signal(ending)
         _, errors = program.communicate(timeout=5)
         figures(
@@ -101,6 +102,7 @@ def test_a_signal_while_blocked_in_connect(
             if isolate:
                 wait_until(gateways)
             wait_until(lambda: psutil.Process(program.pid).num_threads() > 3 or isolate)
+            wait_until_blocked(program)
             program.send_signal(ending)
             _, errors = program.communicate(timeout=5)
             figures(f"nothing left after {time_until_nothing_is_left(swept=not isolate):.2f} s")

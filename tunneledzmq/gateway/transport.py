@@ -49,8 +49,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ForwardTransport"]
 
-# The largest data that we take in one packet (RFC 4253, section 6.1, and OpenSSH's own).
-_MAX_PACKET = 1 << 15
+# The largest data that we send in one packet (RFC 4253, section 6.1, and OpenSSH's own).
+_MAX_DATA_OUT = 1 << 15
+
+# The largest that we take. sshd sends one packet for each 32 KiB that it reads from the peer: with
+# larger ones it gets rid of what it has piled up while the network was slow.
+_MAX_DATA_IN = 7 << 15
 
 # Bytes to read from libzmq at once.
 _READ_SIZE = 1 << 18
@@ -185,7 +189,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         message.add_string("direct-tcpip")
         message.add_int(number)
         message.add_int(FIRST_SIZE)
-        message.add_int(_MAX_PACKET)
+        message.add_int(_MAX_DATA_IN)
         for host, port in (remote, _ORIGIN):
             message.add_string(host)
             message.add_int(port)
@@ -342,7 +346,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
                 raise paramiko.SSHException("the server opened a channel that was not asked for")
             if not max_packet:
                 raise paramiko.SSHException("the server takes packets of no size")
-            connection.opened(remote_id, window, min(max_packet, _MAX_PACKET))
+            connection.opened(remote_id, window, min(max_packet, _MAX_DATA_OUT))
 
     def _on_open_failure(self, m: Message) -> None:
         number, code, reason = m.get_int(), m.get_int(), m.get_text()

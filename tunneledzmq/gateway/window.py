@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 
 __all__ = ["FIRST_SIZE", "LARGEST_SIZE", "SHARED_SIZE", "Path", "ReceiveWindow"]
 
 FIRST_SIZE = 1 << 21
-"""Bytes of every window at first. A larger one makes an sshd that is near slow, see "How it works"
-in the README."""
+"""Bytes of every window at first."""
 
 LARGEST_SIZE = 1 << 26
 """Bytes to which a window may grow, and which a reader that stalls may cost at worst."""
@@ -19,7 +19,10 @@ SHARED_SIZE = 1 << 27
 # The server is told of new room in steps of this size.
 _STEP = FIRST_SIZE // 8
 
-# Seconds over which the rate is measured at least; otherwise a burst would look like a fast path.
+# How much more than what is taken in a round trip, besides the first size.
+_GAIN = 1.5
+
+# Seconds over which a rate is measured at least: of less, a burst would look like a fast path.
 _SHORTEST_PERIOD = 0.05
 
 
@@ -46,11 +49,10 @@ class Path:
 class ReceiveWindow:
     """The window of one channel.
 
-    A window limits a channel to its size in each round trip. So it grows, by a quarter more than
-    what libzmq takes in one round trip, while that is more than three quarters of it; no faster,
-    since what the network does not hold of a window piles up in sshd, which slows it down. It
-    shrinks again where less than half of it is taken: the server, the network or the reader is
-    the limit then.
+    A window limits a channel to its size in each round trip. So it is a little larger than what
+    libzmq takes in one: it grows as long as it is the limit, and shrinks when the server, the
+    network or the reader is. What the network does not hold of it waits in sshd, which it slows
+    down (see "How it works" in the README).
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,10 +61,9 @@ class ReceiveWindow:
         # What the server may send now, and what libzmq has taken that it does not know of.
         self._open = FIRST_SIZE
         self._taken = 0
-        # What libzmq has taken since a time.
-        self._since = time.monotonic()
-        self._since_taken = 0
-        self._too_large = False
+        # What libzmq has taken lately: when, and how much.
+        self._steps: deque[tuple[float, int]] = deque()
+        self._recently = 0
 
     def receive(self, size: int) -> bool:
         """Count `size` bytes from the server; tell whether it was allowed to send them."""
@@ -74,9 +75,12 @@ class ReceiveWindow:
         self._taken += size
         if self._taken < _STEP:
             return 0
-        self._since_taken += self._taken
-        self._resize()
-        room, self._taken = self._taken, 0
+        self._remember()
+        # What is not given back makes the window smaller.
+        change = max(self._wanted() - self.size, -self._taken)
+        room, self._taken = self._taken + change, 0
+        self.size += change
+        self._path.spare -= change
         self._open += room
         return room
 
@@ -85,20 +89,19 @@ class ReceiveWindow:
         self._path.spare += self.size - FIRST_SIZE
         self.size = FIRST_SIZE
 
-    def _resize(self) -> None:
+    def _remember(self) -> None:
         now = time.monotonic()
-        elapsed = now - self._since
-        change = 0
-        if elapsed >= max(self._path.round_trip, _SHORTEST_PERIOD):
-            in_a_round_trip = int(self._since_taken * self._path.round_trip / elapsed)
-            self._since, self._since_taken = now, 0
-            self._too_large = in_a_round_trip < self.size // 2
-            if in_a_round_trip > 3 * self.size // 4:
-                wanted = min(5 * in_a_round_trip // 4, 2 * self.size, LARGEST_SIZE)
-                change = max(0, min(wanted - self.size, self._path.spare))
-        if self._too_large:
-            # Only what is not given back is ours again.
-            change = -min(self._taken, self.size - FIRST_SIZE)
-        self.size += change
-        self._taken += change
-        self._path.spare -= change
+        self._steps.append((now, self._taken))
+        self._recently += self._taken
+        while self._steps[0][0] <= now - self._period:
+            self._recently -= self._steps.popleft()[1]
+
+    @property
+    def _period(self) -> float:
+        return max(self._path.round_trip, _SHORTEST_PERIOD)
+
+    def _wanted(self) -> int:
+        in_a_round_trip = self._recently * self._path.round_trip / self._period
+        return min(
+            FIRST_SIZE + int(_GAIN * in_a_round_trip), LARGEST_SIZE, self.size + self._path.spare
+        )

@@ -1,6 +1,6 @@
 """A link with a delay: a process that passes on what it gets, so many seconds later.
 
-`python -m benchmarks.delay HOST PORT SECONDS` prints the port on which it listens, and ends with
+`python -m tests.delay HOST PORT SECONDS` prints the port on which it listens, and ends with
 its standard input. It holds up to `CAPACITY` bytes in each direction, so that not the link but who
 uses it sets the pace.
 """
@@ -34,7 +34,7 @@ class Delay:
 
     def __init__(self, port: int, seconds: float) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.delay", "127.0.0.1", str(port), str(seconds)],
+            [sys.executable, "-m", "tests.delay", "127.0.0.1", str(port), str(seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
