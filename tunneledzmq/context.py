@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import zmq
@@ -25,7 +24,6 @@ class TunnelingContext(zmq.Context[_SocketT], Generic[_SocketT]):
 
     _ssh: SSHOptions | None = None
     _pool: GatewayPool
-    _owner_pid: int = 0
 
     def __init__(
         self,
@@ -45,7 +43,6 @@ class TunnelingContext(zmq.Context[_SocketT], Generic[_SocketT]):
         else:
             self._ssh = default
             self._pool = GatewayPool(isolate=isolate)
-        self._owner_pid = os.getpid()
 
     @classmethod
     def shadow(cls, address: int | zmq.Context[Any]) -> Self:
@@ -70,7 +67,7 @@ class TunnelingContext(zmq.Context[_SocketT], Generic[_SocketT]):
         gateways hold by then they deliver by themselves, as the kernel does for TCP.
         """
         pool = getattr(self, "_pool", None)
-        if pool is None or self._owner_pid != os.getpid():
+        if pool is None or pool.inherited:
             super().term()
             return
         pool.interrupt()

@@ -89,12 +89,14 @@ class ControlChannel:
         self._outgoing.put((line.encode() + b"\n", listener))
         while not self._outgoing.empty() and self._sending.acquire(blocking=False):
             try:
-                while True:
-                    self._send_now(*self._outgoing.get_nowait())
-            except Empty:
-                pass
+                self._send_queued()
             finally:
                 self._sending.release()
+
+    def _send_queued(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._send_now(*self._outgoing.get_nowait())
 
     def _send_now(self, line: bytes, listener: socket.socket | None) -> None:
         try:
@@ -135,9 +137,7 @@ class ControlChannel:
     def finish(self) -> None:
         """Close this end when all messages are sent, those of other threads included."""
         with self._sending:
-            with suppress(Empty):
-                while True:
-                    self._send_now(*self._outgoing.get_nowait())
+            self._send_queued()
             self._sock.close()
 
     def close(self) -> None:

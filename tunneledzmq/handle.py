@@ -38,9 +38,6 @@ _START_TIMEOUT = 20.0
 # Seconds to wait for the answer to a question that the gateway answers at once.
 _ANSWER_TIMEOUT = 2.0
 
-# With more tunnels, looking for libzmq's descriptors takes longer than it is worth.
-_MAX_ENLARGED = 64
-
 # A gateway that dies so often without logging in once in between is not restarted any more.
 _MAX_DEATHS = 5
 
@@ -395,8 +392,7 @@ class GatewayHandle:
             else:
                 logger.error("%s: the tunnel is gone: %s", tunnel.remote, error.strerror)
         elif kind == "taken":
-            if len(self._tunnels) <= _MAX_ENLARGED:
-                enlarge_buffer(tunnel._local[len("ipc://") :])
+            enlarge_buffer(tunnel._local[len("ipc://") :])
         elif kind == "trouble":
             tunnel._last_error = message["message"]
         elif kind == "closed":

@@ -7,7 +7,15 @@ import socket
 import stat
 from contextlib import suppress
 
-__all__ = ["BACKLOG", "bind_private", "cannot_listen", "listen", "remove_stale"]
+__all__ = [
+    "BACKLOG",
+    "address_of",
+    "bind_private",
+    "cannot_listen",
+    "endpoint_of",
+    "listen",
+    "remove_stale",
+]
 
 BACKLOG = 128
 """How many connections of libzmq may wait for the SSH session."""
@@ -19,24 +27,33 @@ def listen(local: str) -> tuple[socket.socket, str]:
     Raises:
         OSError: the endpoint is taken, or cannot be had.
     """
-    if local.startswith("ipc://"):
+    address = address_of(local)
+    if isinstance(address, str):
         listener = socket.socket(socket.AF_UNIX)
         try:
-            bind_private(listener, local[len("ipc://") :])
+            bind_private(listener, address)
             listener.listen(BACKLOG)
         except BaseException:
             listener.close()
             raise
         return listener, local
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    listener = socket.create_server(address, family=family, backlog=BACKLOG)
+    return listener, endpoint_of(listener)
+
+
+def address_of(local: str) -> str | tuple[str, int]:
+    """Return what `local` means: a path, or a host and a port (0 for any)."""
+    if local.startswith("ipc://"):
+        return local[len("ipc://") :]
     host, _, port = local[len("tcp://") :].rpartition(":")
-    host = host.strip("[]")
-    listener = socket.create_server(
-        (host, 0 if port == "*" else int(port)),
-        family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-        backlog=BACKLOG,
-    )
-    host, number = listener.getsockname()[:2]
-    return listener, f"tcp://[{host}]:{number}" if ":" in host else f"tcp://{host}:{number}"
+    return host.strip("[]"), 0 if port == "*" else int(port)
+
+
+def endpoint_of(listener: socket.socket) -> str:
+    """Return the ``tcp://`` endpoint on which a socket listens."""
+    host, port = listener.getsockname()[:2]
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
 def bind_private(listener: socket.socket, path: str) -> None:

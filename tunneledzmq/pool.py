@@ -55,6 +55,14 @@ class GatewayPool:
         self._terminated = False
         _pools.add(self)
 
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a forked child's copy, which has neither libzmq's context nor gateways.
+
+        They are its parent's.
+        """
+        return self._pid != os.getpid()
+
     def __repr__(self) -> str:
         return f"<GatewayPool {list(self._handles.values())!r}>"
 
@@ -137,8 +145,7 @@ class GatewayPool:
             tunnel._listener.close()
 
     def _check_open(self) -> None:
-        # A forked child has not got libzmq's context, which is its parent's.
-        if self._pid != os.getpid() or self._terminating:
+        if self.inherited or self._terminating:
             raise zmq.ContextTerminated()
 
     def _own_directory(self) -> str:
@@ -206,7 +213,6 @@ class GatewayPool:
             self._handles.clear()
         for handle in handles:
             handle.shutdown()
-
         with self._directory_lock:
             if self._directory is not None:
                 self._remove_directory()
@@ -250,6 +256,6 @@ def shared_pool() -> GatewayPool:
     There is one pool for the whole program: each gateway ends with its last tunnel.
     """
     global _shared
-    if _shared._pid != os.getpid():
-        _shared = GatewayPool()  # a forked child: the other one is its parent's
+    if _shared.inherited:
+        _shared = GatewayPool()
     return _shared

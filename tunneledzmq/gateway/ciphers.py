@@ -55,7 +55,7 @@ class Opener(Protocol):
         ...
 
 
-class GcmSealer:
+class _Gcm:
     """AES-GCM (RFC 5647), with cryptography's ``AESGCM``."""
 
     tag_size = _GCM_TAG
@@ -66,8 +66,23 @@ class GcmSealer:
         self._nonce = bytearray(nonce)
         self._invocation = int.from_bytes(nonce[4:], "big")
         self._engine = engine
-        # cryptography 47 has it.
+        # cryptography 47 has them.
         self._encrypt_into = getattr(engine, "encrypt_into", self._encrypt)
+        self._decrypt_into = getattr(engine, "decrypt_into", self._decrypt)
+
+    def _encrypt(
+        self, nonce: bytearray, plain: memoryview, aad: memoryview, out: memoryview
+    ) -> None:
+        out[:] = self._engine.encrypt(bytes(nonce), bytes(plain), bytes(aad))
+
+    def _decrypt(
+        self, nonce: bytearray, data: memoryview, aad: memoryview, out: memoryview
+    ) -> None:
+        out[:] = self._engine.decrypt(bytes(nonce), bytes(data), bytes(aad))
+
+
+class GcmSealer(_Gcm):
+    """The sending half of AES-GCM."""
 
     def seal(self, plain: memoryview, out: memoryview, at: int) -> None:
         """Seal a packet."""
@@ -80,23 +95,9 @@ class GcmSealer:
         self._invocation = (self._invocation + 1) & _INVOCATIONS
         self.sequence += 1
 
-    def _encrypt(
-        self, nonce: bytearray, plain: memoryview, aad: memoryview, out: memoryview
-    ) -> None:
-        out[:] = self._engine.encrypt(bytes(nonce), bytes(plain), bytes(aad))
 
-
-class GcmOpener:
-    """AES-GCM (RFC 5647), with cryptography's ``AESGCM``."""
-
-    tag_size = _GCM_TAG
-
-    def __init__(self, engine: Any, nonce: bytes, sequence: int) -> None:
-        self.sequence = sequence
-        self._nonce = bytearray(nonce)
-        self._invocation = int.from_bytes(nonce[4:], "big")
-        self._engine = engine
-        self._decrypt_into = getattr(engine, "decrypt_into", self._decrypt)
+class GcmOpener(_Gcm):
+    """The receiving half of AES-GCM."""
 
     def open(self, data: memoryview, start: int, stop: int, out: memoryview, at: int) -> None:
         """Open a packet."""
@@ -114,13 +115,8 @@ class GcmOpener:
         self._invocation = (self._invocation + 1) & _INVOCATIONS
         self.sequence += 1
 
-    def _decrypt(
-        self, nonce: bytearray, data: memoryview, aad: memoryview, out: memoryview
-    ) -> None:
-        out[:] = self._engine.decrypt(bytes(nonce), bytes(data), bytes(aad))
 
-
-class EtmSealer:
+class _Etm:
     """A cipher that needs no tag of its own, with an HMAC of what it has encrypted.
 
     Args:
@@ -144,43 +140,32 @@ class EtmSealer:
         self._engine = engine
         self._mac = hmac.new(key, digestmod=hash_function)
 
+    def _tag(self, data: memoryview) -> bytes:
+        mac = self._mac.copy()
+        mac.update(_U32.pack(self.sequence & _SEQUENCE))
+        mac.update(data)
+        return mac.digest()[: self.tag_size]
+
+
+class EtmSealer(_Etm):
+    """The sending half of encrypt-then-MAC."""
+
     def seal(self, plain: memoryview, out: memoryview, at: int) -> None:
         """Seal a packet."""
         _U32.pack_into(out, at, len(plain))
         end = at + 4 + len(plain)
         self._engine.update_into(plain, out[at + 4 : end + _SLACK])
-        out[end : end + self.tag_size] = _tag(self._mac, self.sequence, out[at:end], self.tag_size)
+        out[end : end + self.tag_size] = self._tag(out[at:end])
         self.sequence += 1
 
 
-class EtmOpener:
-    """A cipher that needs no tag of its own, with an HMAC; for the arguments see `EtmSealer`."""
-
-    def __init__(
-        self,
-        engine: Any,
-        hash_function: Callable[..., Any],
-        key: bytes,
-        tag_size: int,
-        sequence: int,
-    ) -> None:
-        self.tag_size = tag_size
-        self.sequence = sequence
-        self._engine = engine
-        self._mac = hmac.new(key, digestmod=hash_function)
+class EtmOpener(_Etm):
+    """The receiving half of encrypt-then-MAC."""
 
     def open(self, data: memoryview, start: int, stop: int, out: memoryview, at: int) -> None:
         """Open a packet."""
         end = stop - self.tag_size
-        tag = _tag(self._mac, self.sequence, data[start:end], self.tag_size)
-        if not hmac.compare_digest(tag, data[end:stop]):
+        if not hmac.compare_digest(self._tag(data[start:end]), data[end:stop]):
             raise SSHException("Mismatched MAC")
         self._engine.update_into(data[start + 4 : end], out[at : at + end - start - 4 + _SLACK])
         self.sequence += 1
-
-
-def _tag(mac: hmac.HMAC, sequence: int, data: memoryview, size: int) -> bytes:
-    mac = mac.copy()
-    mac.update(_U32.pack(sequence & _SEQUENCE))
-    mac.update(data)
-    return mac.digest()[:size]

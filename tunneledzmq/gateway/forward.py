@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sshtunnel import _ForwardServer, _StreamForwardServer
 
-from ..listener import BACKLOG, bind_private
+from ..listener import BACKLOG, bind_private, endpoint_of
 from .connection import STALL_TIMEOUT, Connection, Owes, is_abandoned
 from .pump import READ
 
@@ -172,10 +172,7 @@ class Forward:
         self._server = server = self._forwarder.make_server(self.remote, local, listener)
         server.forward = self
         server.socket.setblocking(False)
-        if isinstance(server, StreamServer):
-            return local
-        host, port = server.server_address[:2]
-        return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+        return local if isinstance(server, StreamServer) else endpoint_of(server.socket)
 
     # The listener as a source of the pump, while there is an SSH session
 

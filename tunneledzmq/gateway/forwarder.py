@@ -11,6 +11,7 @@ from typing import Any
 
 from sshtunnel import BaseSSHTunnelForwarderError, SSHTunnelForwarder, _ForwardHandler
 
+from ..listener import address_of
 from .auth import authenticate, load_identities
 from .forward import StreamServer, TCPServer
 from .handshake import connect, handshake
@@ -101,14 +102,9 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         Raises:
             OSError: the local endpoint cannot be had.
         """
-        if local.startswith("ipc://"):
-            address: Any = local[len("ipc://") :]
-        else:
-            host, _, port = local[len("tcp://") :].rpartition(":")
-            address = (host.strip("[]"), 0 if port == "*" else int(port))
         self._listener = listener
         try:
-            self._make_ssh_forward_server(remote, address)
+            self._make_ssh_forward_server(remote, address_of(local))
         except BaseSSHTunnelForwarderError as exc:
             # sshtunnel says only that something went wrong.
             raise exc.__context__ or exc from None

@@ -32,6 +32,10 @@ logger = logging.getLogger("tunneledzmq")
 _FIRST_DELAY = 0.05
 _MAX_DELAY = 0.7
 
+# With more tunnels the program is not told what libzmq has connected to: to look for libzmq's
+# descriptors then takes longer than it is worth.
+_MAX_TOLD = 64
+
 # A session that lasted so many seconds lets the delays begin anew.
 _STABLE = 10.0
 
@@ -324,7 +328,8 @@ class Gateway:
             self._watched.add(forward)
 
     def _on_taken(self, forward: Forward) -> None:
-        self._call(lambda: self._control.send({"type": "taken", "id": forward.id}))
+        if len(self._forwards) <= _MAX_TOLD:
+            self._call(lambda: self._control.send({"type": "taken", "id": forward.id}))
 
     def _on_trouble(self, forward: Forward, reason: str) -> None:
         host, port = forward.remote

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from ...listener import address_of
 from ..backend import Transport
 from ..forward import StreamServer, TCPServer
 from ..handshake import connect
@@ -111,13 +112,9 @@ class OpenSSHForwarder:
         """
         # No handler is ever run: listeners hand their connections to the pump.
         handler = socketserver.BaseRequestHandler
-        server: TCPServer | StreamServer
-        if local.startswith("ipc://"):
-            server = StreamServer.around(listener)(local[len("ipc://") :], handler, logger=logger)
-        else:
-            host, _, port = local[len("tcp://") :].rpartition(":")
-            address = (host.strip("[]"), 0 if port == "*" else int(port))
-            server = TCPServer.around(listener)(address, handler, logger=logger)
+        address = address_of(local)
+        kind = StreamServer if isinstance(address, str) else TCPServer
+        server: TCPServer | StreamServer = kind.around(listener)(address, handler, logger=logger)
         self._servers.append(server)
         return server
 
