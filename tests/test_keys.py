@@ -359,19 +359,27 @@ def test_a_session_returns_when_a_silent_agent_speaks_again(
     openssh.authorize(keyfile)
     path = tmp_path / "agent"
     monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+
+    def use(agent: str) -> None:
+        # An agent that is missing for a moment would refuse us for good.
+        (tmp_path / "next").symlink_to(agent)
+        os.replace(tmp_path / "next", path)
+
     sock = any_ctx.socket(zmq.REQ)
-    with running_agent(path) as agent:
-        add_to_agent(agent, keyfile)
+    with (
+        running_agent(tmp_path / "speaks") as speaking,
+        FailingAgent(tmp_path / "silent", keyfile=keyfile if lists else None) as silent,
+    ):
+        add_to_agent(speaking, keyfile)
+        use(speaking)
         options = options_for(openssh, keyfile=None, agent=True, connect_timeout=TIMEOUT)
         sock.connect(echo.address, ssh=options)
-    [tunnel] = sock.tunnels
-    path.unlink(missing_ok=True)
-    with FailingAgent(path, keyfile=keyfile if lists else None):
+        [tunnel] = sock.tunnels
+        use(silent.path)
         openssh.kill_sessions()
         wait_until(lambda: str(path) in (tunnel.last_error or ""))
         assert tunnel.state == "down"
-    with running_agent(path) as agent:
-        add_to_agent(agent, keyfile)
+        use(speaking)
         wait_until(lambda: tunnel.state == "up", timeout=20)
         round_trip(sock)
 
