@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import getpass
 import logging
 import os
@@ -219,6 +220,11 @@ class Gateway:
         except LoginError as exc:
             self._no_login = exc
             return
+        finally:
+            if self._logs is not None:
+                # What is there by now stays, and is not looked at again (see __main__).
+                gc.freeze()
+                gc.enable()
         self._used = True
         self._login = login = self._forwarder.login
         self._control.send(
