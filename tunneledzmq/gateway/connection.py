@@ -33,7 +33,7 @@ _EARLY_SIZE = 4096
 _GREETING_SIZE = 64
 
 # Bytes to read from libzmq before the others get their turn, and what is not worth a second look.
-_READ_AT_ONCE = 1 << 18
+_READ_AT_ONCE = 1 << 19
 _SMALL = 1 << 12
 
 # Bytes to write to libzmq at once, of what it did not take before.

@@ -57,7 +57,7 @@ _MAX_DATA_OUT = 1 << 15
 _MAX_DATA_IN = 7 << 15
 
 # Bytes to read from libzmq at once.
-_READ_SIZE = 1 << 18
+_READ_SIZE = 1 << 19
 
 # Seconds between looks at connections that are being finished.
 _FINISH_STEP = 5.0
