@@ -48,6 +48,10 @@ class Delay:
             raise RuntimeError("the relay does not start")
         self.port = int(line)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def close(self) -> None:
         self._process.kill()
         self._process.wait()

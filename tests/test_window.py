@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import zmq
 
 from tests.delay import Delay
-from tests.faults.injection import memory_growth, the_gateway
+from tests.faults.injection import memory_growth, stopped, the_gateway
+from tests.peers import Peer
 from tests.polling import wait_until
 from tests.sshd import OpenSSHServer
 from tunneledzmq import SSHOptions, TunneledContext
@@ -182,3 +185,29 @@ def test_downloads_from_afar_are_not_limited_to_the_first_window(
             while far.poll(1000, zmq.POLLOUT):
                 far.send(message)
         sock.close(linger=0)
+
+
+def test_a_download_goes_on_as_before_when_the_link_has_stood_still(
+    ctx: TunneledContext, openssh: OpenSSHServer, tmp_path: object
+) -> None:
+    size = 1 << 18
+    with Delay(openssh.port, FAR / 2) as delay, Peer("source") as source:
+        sock = ctx.socket(zmq.PULL)
+        sock.connect(source.address, ssh=far_options(openssh, delay, str(tmp_path)))
+        sending = threading.Thread(target=source.send, args=(2000, size))
+        sending.start()
+
+        def seconds_for(messages: int) -> float:
+            start = time.monotonic()
+            for _ in range(messages):
+                sock.recv(copy=False)
+            return time.monotonic() - start
+
+        seconds_for(400)
+        before = seconds_for(400)
+        with stopped(psutil.Process(delay.pid)):
+            time.sleep(0.3)
+        # What has piled up in sshd would slow it down for seconds, were our packets not larger than
+        # what it reads at a time: it then took 15 times as long.
+        assert seconds_for(1200) < 10 * before
+        sending.join()
