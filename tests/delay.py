@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections import deque
-from types import TracebackType
 
 from tests.peers import ROOT
 
@@ -62,12 +61,7 @@ class Delay:
     def __enter__(self) -> Delay:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
 

@@ -22,7 +22,7 @@ from .questions import Questions
 if TYPE_CHECKING:
     from .transport import ForwardTransport
 
-__all__ = ["connect", "handshake"]
+__all__ = ["connect", "handshake", "watch_peer"]
 
 logger = logging.getLogger("tunneledzmq")
 
@@ -81,7 +81,7 @@ def _connect_directly(login: Login, questions: Questions) -> socket.socket:
             sock.settimeout(max(0.1, (deadline - time.monotonic()) / left))
             _bind(sock, login)
             sock.connect(address)
-            _watch_peer(sock, login)
+            watch_peer(sock, login.server_alive_interval * login.server_alive_count_max)
             questions.tell("connect", "{} port {}".format(*address))
             return sock
         except OSError as exc:
@@ -111,9 +111,13 @@ def _bind(sock: socket.socket, login: Login) -> None:
         ) from exc
 
 
-def _watch_peer(sock: socket.socket, login: Login) -> None:
-    """Let the kernel give up on a peer that acknowledges nothing, as we do at a higher level."""
-    patience = login.server_alive_interval * login.server_alive_count_max
+def watch_peer(sock: socket.socket, patience: float) -> None:
+    """Let the kernel give up on a peer that acknowledges nothing, as is done at a higher level.
+
+    Args:
+        sock: the connection to it.
+        patience: the seconds until then; 0 for the kernel's own.
+    """
     if patience and hasattr(socket, "TCP_USER_TIMEOUT"):
         with suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))

@@ -62,6 +62,15 @@ class Watched:
         if self.open:
             self._pump.watch(self, events)
 
+    def receive(self, size: int = 4096) -> bytes | None:
+        """Return up to `size` bytes; none at the end of file, `None` while nothing is there."""
+        try:
+            return self.sock.recv(size)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
     def close(self) -> None:
         """Close the socket."""
         if self.open:
@@ -133,12 +142,9 @@ class Channel:
     # The channel's life
 
     def _read_control(self) -> None:
-        try:
-            data = self._control.sock.recv(4096)
-        except BlockingIOError:
+        data = self._control.receive()
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._on_control_eof()
             return
@@ -248,12 +254,7 @@ class Channel:
         self.connection.feed(memoryview(data))
 
     def _receive(self) -> bytes | None:
-        try:
-            return self._from_ssh.sock.recv(min(self._room, _READ_SIZE))
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
+        return self._from_ssh.receive(min(self._room, _READ_SIZE))
 
     def lose(self) -> None:
         """The session is gone: what had come through it is still libzmq's."""

@@ -16,7 +16,7 @@ from contextlib import suppress
 from ...listener import address_of
 from ..backend import Transport
 from ..forward import StreamServer, TCPServer
-from ..handshake import connect
+from ..handshake import connect, watch_peer
 from ..pump import Pump
 from ..questions import Questions
 from . import mux
@@ -195,9 +195,7 @@ class OpenSSHForwarder:
             # ssh asks for it only for a terminal's sake. Without, what is small waits for the
             # acknowledgement of what was before it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.login.patience and hasattr(socket, "TCP_USER_TIMEOUT"):
-                timeout = int(self.login.patience * 1000)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout)
+            watch_peer(sock, self.login.patience)
         return sock
 
     def _log_in(self, answers: Answers, said: Said) -> OpenSSHTransport:
@@ -242,7 +240,7 @@ class OpenSSHForwarder:
                     key.fileobj
                     for key, _ in selector.select(_LOOK_STEP if said.authenticated else None)
                 }
-                if process.stderr in ready and not _read(process, said):
+                if process.stderr in ready and not process.read_stderr(said):
                     selector.unregister(process.stderr)
                 self._tell(said)
                 if process.life in ready:
@@ -260,19 +258,12 @@ class OpenSSHForwarder:
             self._on_end(transport, reason)
 
 
-def _read(process: MasterProcess, said: Said) -> bool:
-    """Read what ssh says; `False` at the end."""
-    while data := process.read_stderr():
-        said.feed(data)
-    return data is None
-
-
 def _read_to_the_end(process: MasterProcess, said: Said) -> None:
     # Its ProxyCommand may live a little longer, and say more.
     deadline = time.monotonic() + _LAST_WORDS
     with selectors.DefaultSelector() as selector:
         selector.register(process.stderr, selectors.EVENT_READ)
-        while _read(process, said) and (left := deadline - time.monotonic()) > 0:
+        while process.read_stderr(said) and (left := deadline - time.monotonic()) > 0:
             selector.select(left)
 
 

@@ -8,6 +8,10 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .said import Said
 
 __all__ = ["MasterProcess"]
 
@@ -53,14 +57,16 @@ class MasterProcess:
         self.stderr = self._process.stderr.fileno()
         os.set_blocking(self.stderr, False)
 
-    def read_stderr(self) -> bytes | None:
-        """Return what it has said since; nothing at the end, `None` if there is nothing yet."""
+    def read_stderr(self, said: Said) -> bool:
+        """Add what it has said since to `said`; `False` at the end."""
         try:
-            return os.read(self.stderr, 1 << 16)
+            while data := os.read(self.stderr, 1 << 16):
+                said.feed(data)
         except BlockingIOError:
-            return None
+            return True
         except OSError:
-            return b""
+            pass
+        return False
 
     def kill(self) -> None:
         """End it at once, from any thread."""

@@ -236,13 +236,7 @@ class OpenSSHTransport:
         self._ended = True
 
     def _read_keeper(self) -> None:
-        try:
-            data = self._keeper.sock.recv(4096)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
+        if self._keeper.receive() == b"":
             self._end()
 
     def _on_wakened(self) -> None:
@@ -253,9 +247,7 @@ class OpenSSHTransport:
     def _read_stderr(self) -> None:
         if self._process is None:
             return
-        while data := self._process.read_stderr():
-            self._said.feed(data)
-        if data is not None and self._stderr is not None:
+        if not self._process.read_stderr(self._said) and self._stderr is not None:
             self.pump.forget(self._stderr)
 
     # For other threads
