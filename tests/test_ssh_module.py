@@ -155,7 +155,7 @@ def test_tunnel_connection_connects_a_socket(
         assert tunnel.stats().bytes_sent > 0
         assert tunnel.local.startswith("ipc://")
     gone(gateways)
-    assert tunnel.state == "closed"
+    wait_until(lambda: tunnel.state == "closed")
 
 
 def test_tunnel_connection_takes_what_zmq_ssh_takes(
@@ -251,7 +251,7 @@ def test_the_tunnel_goes_with_the_socket(
             del sock
             gc.collect()
     gone(gateways)
-    assert tunnel.state == "closed"
+    wait_until(lambda: tunnel.state == "closed")
     ctx.term()
 
 
