@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from .control import ControlChannel, Message
+from .control import ControlChannel, How, Message
 from .endpoints import RemoteEndpoint
 from .exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
 from .options import SSHOptions
@@ -92,7 +92,7 @@ class Answers:
         """Give up the way over the hop: the gateway has ended."""
         hop, self._hop = self._hop, None
         if hop is not None:
-            hop._close(linger=0 if hop.state == "connecting" else -1, grace=0)
+            hop._close(*(0, How.CUT) if hop.state == "connecting" else (-1, How.CLOSED))
 
     def _answer(self, message: Message, control: ControlChannel) -> None:
         answer = {"type": "answer", "serial": message["serial"]}
@@ -132,7 +132,7 @@ class Answers:
             assert options is not None
             remote = RemoteEndpoint(message["host"], message["port"])
             self.close()
-            hop = self._hop = Tunnel(str(remote), options.server, user=self._handle)
+            hop = self._hop = Tunnel(str(remote), options, user=self._handle)
             if self._handle.ended:
                 self.close()
             try:

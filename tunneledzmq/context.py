@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import zmq
 
+from .endpoints import check_local
 from .options import SSHLike, SSHOptions, to_options
 from .pool import GatewayPool
-from .socket import TunneledSocket, TunnelingSocket
+from .socket import TunneledSocket, TunnelingSocket, to_text
 from .tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class TunnelingContext(zmq.Context[_SocketT], Generic[_SocketT]):
     """What the contexts of this package have in common."""
 
     _ssh: SSHOptions | None = None
+    _local: str | None = None
     _pool: GatewayPool
 
     def __init__(
@@ -31,17 +33,22 @@ class TunnelingContext(zmq.Context[_SocketT], Generic[_SocketT]):
         shadow: zmq.Context[Any] | int = 0,
         *,
         ssh: SSHLike | None = None,
+        local: str | None = None,
         isolate: bool = True,
     ) -> None:
         # Checked first, so that a context that fails to be made has nothing to be undone.
         default = None if ssh is None else to_options(ssh)
+        if local is not None:
+            local = check_local(to_text(local, "local"))
         super().__init__(io_threads, shadow)  # type: ignore[call-overload]
         original = io_threads if isinstance(io_threads, zmq.Context) else shadow
         if isinstance(original, TunnelingContext):
             self._ssh = original._ssh if default is None else default
+            self._local = original._local if local is None else local
             self._pool = original._pool
         else:
             self._ssh = default
+            self._local = local
             self._pool = GatewayPool(isolate=isolate)
 
     @classmethod
@@ -83,6 +90,8 @@ class TunneledContext(TunnelingContext[TunneledSocket]):
         shadow: a context, or its address, to share the libzmq context of.
         ssh: the server for every ``connect`` to a ``tcp://`` address that names none itself.
             Default: that of a shadowed `TunneledContext`, else none.
+        local: the default for ``connect``'s `local`: ``"tcp://127.0.0.1:*"`` for programs that take
+            ``Peer-Address`` for an IP address.
         isolate: `True`: each SSH connection lives in a helper process of its own. `False`: in
             threads of this process, which then share its GIL. A shadow uses the SSH connections
             of the `TunneledContext` that it shadows.

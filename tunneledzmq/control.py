@@ -6,17 +6,19 @@ From the program:
 type       further members                                            meaning
 =========  =========================================================  ==========================
 ``login``  ``request``, ``directory``, ``log_level``                  first message, once
-``open``   ``id``, ``host``, ``port``, ``local``, ``hop``, ``again``, open tunnel `id`; ``hop`` for
-           ``listener``                                               another gateway's session,
+``open``   ``id``, ``host``, ``port``, ``local``, ``pace``,           open tunnel `id`, for a libzmq
+           ``again``, ``listener``                                    that connects at this pace;
                                                                       ``again`` after a restart
-``close``  ``id``, ``linger`` (ms, -1 for ever), ``grace`` (s)        libzmq gives it up
+``close``  ``id``, ``linger`` (ms, -1 for ever), ``how`` (`How`)      libzmq gives it up
 ``stats``  ``id``, ``serial``                                         ask for counters
 ``answer`` ``serial``, and ``value`` or ``error``                     to ``ask``
 ``ping``   ``serial``                                                 how far is the server?
+``tock``   \                                                          answer to ``tick``
 =========  =========================================================  ==========================
 
-``listener`` is `None`, or a socket that listens on ``local`` already: its descriptor travels beside
-the line (SCM_RIGHTS).
+``pace`` is `None` where no libzmq connects (another gateway's session goes through the tunnel), or
+has the fields of `Pace`. ``listener`` is `None`, or a socket that listens on ``local`` already: its
+descriptor travels beside the line (SCM_RIGHTS).
 
 End of file from the program means that it has ended, or its context has: nothing new will come.
 
@@ -33,7 +35,9 @@ type        further members                                           meaning
 ``failed``  ``id``, ``error``                                         answer to ``open``
 ``state``   ``state``, ``error``, ``reconnects``                      the SSH session's
 ``taken``   ``id``                                                    libzmq has connected
-``trouble`` ``id``, ``message``                                       the far side refused one
+``trouble`` ``id``, ``message``                                       it does not work, and why
+``endpoint`` ``id``, ``there``                                        the local one is lost, or back
+``tick``    \                                                         does the program run?
 ``closed``  ``id``, and the counters                                  drained and gone
 ``stats``   ``id``, ``serial``, and the counters                      answer to ``stats``
 ``step``    ``name``, ``seconds``, ``detail``                         done while it logs in
@@ -50,12 +54,26 @@ import socket
 import threading
 from collections import deque
 from contextlib import suppress
+from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Any
 
-__all__ = ["ControlChannel", "Message"]
+__all__ = ["ControlChannel", "How", "Message"]
 
 Message = dict[str, Any]
+
+
+class How(str, Enum):
+    """How a tunnel is given up."""
+
+    CLOSED = "closed"
+    """With its socket: libzmq goes on sending for LINGER, and closes its connection."""
+
+    DISCONNECTED = "disconnected"
+    """libzmq may keep the connection until the program's next call into the socket."""
+
+    CUT = "cut"
+    """Nothing more is owed to anybody."""
 
 
 class ControlChannel:

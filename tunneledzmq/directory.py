@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 
-__all__ = ["STDERR", "RuntimeDirectory", "is_ours", "remove", "sweep"]
+__all__ = ["STDERR", "RuntimeDirectory", "is_ours", "remove", "restore", "sweep"]
 
 PREFIXES = {owner: f"tunneledzmq-{owner}-" for owner in ("gateway", "server")}
 """How the names of the directories start, by whose they are."""
 
 STDERR = "stderr"
 """Name of the file in it for what a gateway says before it dies."""
+
+# Name of the file by which a directory is known as one of ours.
+_MARK = ".tunneledzmq"
+
+# What is left of the bytes that a Unix socket's path may have everywhere, with the longest names
+# in a directory: those that ssh makes of its ControlPath.
+_LONGEST_BASE = 103 - len("/tunneledzmq-gateway-12345678/s1/ssh.1234567890123456")
+
+# Locks on directories that were removed by somebody else and made anew, by their paths.
+_restored: dict[str, int] = {}
 
 
 class RuntimeDirectory:
@@ -36,10 +48,11 @@ class RuntimeDirectory:
             self.path = tempfile.mkdtemp(prefix=PREFIXES[owner], dir=_base())
             try:
                 self.lock = _lock(self.path)
+                _mark(self.path)
             except (BlockingIOError, FileNotFoundError):
                 continue  # swept by another program before it was locked
             except OSError:
-                os.rmdir(self.path)
+                remove(self.path)
                 raise
             if os.path.exists(self.path):
                 return
@@ -53,36 +66,65 @@ class RuntimeDirectory:
     def release(self) -> None:
         """Let go of the lock; the other side removes the directory."""
         lock, self.lock = self.lock, -1
-        if lock != -1:
-            with suppress(OSError):
-                os.close(lock)
+        for descriptor in (lock, _restored.pop(self.path, -1)):
+            if descriptor != -1:
+                with suppress(OSError):
+                    os.close(descriptor)
 
 
 def remove(path: str) -> None:
     """Remove the directory at `path` with all that is in it."""
+    lock = _restored.pop(path, -1)
+    if lock != -1:
+        os.close(lock)
     shutil.rmtree(path, ignore_errors=True)
     # That takes descriptors. Where there are none, there is no socket in it yet.
-    with suppress(OSError):
-        os.unlink(os.path.join(path, STDERR))
+    for name in (STDERR, _MARK):
+        with suppress(OSError):
+            os.unlink(os.path.join(path, name))
     with suppress(OSError):
         os.rmdir(path)
 
 
+def restore(path: str) -> None:
+    """Make a directory of ours anew if somebody has removed it, such as a cleaner of old files.
+
+    Raises:
+        OSError: it cannot be made, or somebody else has.
+    """
+    if not is_ours(path) or os.path.exists(path):
+        return
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:  # the other side has been faster
+        if not _is_private(path):
+            raise
+    if path in _restored:
+        os.close(_restored.pop(path))
+    with suppress(BlockingIOError):
+        _restored[path] = _lock(path)
+    _mark(path)
+
+
 def sweep() -> None:
     """Remove what programs left behind that were killed together with their gateways."""
-    base = _base()
-    with suppress(OSError), os.scandir(base) as entries:
-        for entry in entries:
-            if not is_ours(entry.name):
-                continue
-            with suppress(OSError):
-                status = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
-                    lock = _lock(entry.path)
-                    try:
-                        remove(entry.path)
-                    finally:
-                        os.close(lock)
+    for base in dict.fromkeys(_bases()):
+        with suppress(OSError), os.scandir(base) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if is_ours(entry.name) and _is_private(entry.path):
+                        _sweep_one(entry.path)
+
+
+def _sweep_one(path: str) -> None:
+    lock = _lock(path)
+    try:
+        if os.path.lexists(os.path.join(path, _MARK)):
+            remove(path)
+        else:
+            os.rmdir(path)  # killed before it was marked, or not one of ours
+    finally:
+        os.close(lock)
 
 
 def is_ours(path: str) -> bool:
@@ -90,13 +132,53 @@ def is_ours(path: str) -> bool:
     return os.path.basename(path).startswith(tuple(PREFIXES.values()))
 
 
+def _mark(path: str) -> None:
+    mark = os.path.join(path, _MARK)
+    os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+
+
 def _base() -> str:
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    """Choose where the directories are made.
+
+    Raises:
+        OSError: there is no place for them.
+    """
+    for base in _bases():
+        return base
+    raise OSError(
+        errno.ENOENT,
+        "no directory for Unix sockets: TMPDIR and XDG_RUNTIME_DIR name none that exists, may be "
+        f"written by this user alone, and has a path of at most {_LONGEST_BASE} bytes",
+    )
+
+
+def _bases() -> Iterator[str]:
+    # Not $XDG_RUNTIME_DIR first: it goes when the user logs out, and programs may stay.
     with suppress(OSError):
-        status = os.stat(runtime)
-        if status.st_uid == os.getuid() and os.access(runtime, os.W_OK | os.X_OK):
-            return runtime
-    return tempfile.gettempdir()
+        yield from filter(_is_fit, [tempfile.gettempdir()])
+    yield from filter(_is_fit, [os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp"])
+
+
+def _is_fit(base: str) -> bool:
+    """Tell whether sockets in a directory there are ours alone, and can be named."""
+    with suppress(OSError):
+        status = os.stat(base)
+        others_may_write = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+        return (
+            os.path.isabs(base)
+            and len(os.fsencode(base)) <= _LONGEST_BASE
+            and status.st_uid in (0, os.getuid())
+            and not others_may_write
+            and os.access(base, os.W_OK | os.X_OK)
+        )
+    return False
+
+
+def _is_private(path: str) -> bool:
+    status = os.lstat(path)
+    return (
+        stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
+    )
 
 
 def _lock(path: str) -> int:
@@ -108,3 +190,14 @@ def _lock(path: str) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def _after_fork() -> None:
+    """Let go of the locks, which are the parent's."""
+    while _restored:
+        with suppress(OSError):
+            os.close(_restored.popitem()[1])
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -7,6 +7,8 @@ import os
 import re
 from typing import NamedTuple
 
+from .exceptions import AddressError
+
 __all__ = ["RemoteEndpoint", "check_local", "is_tcp", "parse_remote", "split_host_port"]
 
 # sun_path has 108 bytes on Linux and 104 on the BSDs and macOS, with the closing zero.
@@ -39,16 +41,16 @@ def parse_remote(addr: str) -> RemoteEndpoint:
         addr: ``tcp://HOST:PORT``; HOST is a name, an IPv4 address or a bracketed IPv6 address.
 
     Raises:
-        ValueError: `addr` is anything else.
+        AddressError: `addr` is anything else.
     """
     if not is_tcp(addr):
-        raise ValueError(f"ssh= takes tcp://HOST:PORT addresses only (addr={addr!r})")
+        raise AddressError(f"ssh= takes tcp://HOST:PORT addresses only (addr={addr!r})")
     try:
         host, port = split_host_port(addr[len("tcp://") :])
     except ValueError as exc:
-        raise ValueError(f"{exc} (addr={addr!r})") from None
+        raise AddressError(f"{exc} (addr={addr!r})") from None
     if port is None:
-        raise ValueError(f"no port: write tcp://HOST:PORT (addr={addr!r})")
+        raise AddressError(f"no port: write tcp://HOST:PORT (addr={addr!r})")
     return RemoteEndpoint(host, port)
 
 

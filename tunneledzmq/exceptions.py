@@ -11,14 +11,18 @@
 
   * :exc:`GatewayError`
 
-Malformed arguments are a :exc:`ValueError` or a :exc:`TypeError`, as everywhere in Python.
+Malformed arguments are a :exc:`ValueError` or a :exc:`TypeError`, as everywhere in Python; a
+malformed address (:exc:`AddressError`) is a :exc:`zmq.ZMQError` as well.
 """
 
 from __future__ import annotations
 
+import errno
+
 import zmq
 
 __all__ = [
+    "AddressError",
     "GatewayError",
     "HostKeyChangedError",
     "HostKeyError",
@@ -27,6 +31,13 @@ __all__ = [
     "TunnelError",
     "UnknownHostKeyError",
 ]
+
+
+class AddressError(zmq.ZMQError, ValueError):
+    """A malformed address; programs that connect directly catch it as :exc:`zmq.ZMQError`."""
+
+    def __init__(self, msg: str) -> None:
+        super().__init__(errno.EINVAL, msg)
 
 
 class TunnelError(zmq.ZMQError):

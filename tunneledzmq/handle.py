@@ -16,15 +16,15 @@ import zmq
 
 from . import exceptions
 from .answers import Answers, Hops
-from .control import ControlChannel, Message
-from .directory import RuntimeDirectory
+from .control import ControlChannel, How, Message
+from .directory import RuntimeDirectory, restore
 from .exceptions import GatewayError, TunnelError
 from .home import Home, start_process, start_thread
 from .local_leg import enlarge_buffer
 from .options import SSHOptions
 from .reply import Reply
 from .request import login_request
-from .tunnel import GivenUp, Tunnel, TunnelStats
+from .tunnel import Closing, GivenUp, Tunnel, TunnelStats
 
 __all__ = ["GatewayHandle", "HandleEnded"]
 
@@ -164,7 +164,7 @@ class GatewayHandle:
             control.send(_open_message(tunnel, again=False))
             tunnel._handle = self
             if tunnel._closing is not None:
-                self.close(tunnel, **tunnel._closing._asdict())
+                self.close(tunnel, tunnel._closing)
             while not reply.wait(self._connect_timeout + _START_TIMEOUT):
                 if not self._answers.pending:  # another thread may be typing a password
                     raise GatewayError(
@@ -176,26 +176,26 @@ class GatewayHandle:
             raise
         except BaseException:
             if tunnel._closing is None:
-                self.close(tunnel, linger=0, grace=0)
+                self.close(tunnel, Closing(0, How.CUT))
+                tunnel._ended = True
             raise
         finally:
             self._opening.pop(number, None)
             for call in reply.leave():
                 self._answers.hand_out(call)
 
-    def close(self, tunnel: Tunnel, *, linger: int, grace: float) -> None:
-        """Close a tunnel as soon as libzmq is through with it. Never waits.
-
-        Args:
-            linger: milliseconds for which libzmq may go on sending; -1 for ever.
-            grace: seconds without a connection after which libzmq will not come back.
-        """
+    def close(self, tunnel: Tunnel, closing: Closing) -> None:
+        """Close a tunnel as soon as libzmq is through with it. Never waits."""
         if tunnel._id not in self._tunnels:
             return
-        message = {"type": "close", "id": tunnel._id, "linger": linger, "grace": grace}
+        message = {
+            "type": "close",
+            "id": tunnel._id,
+            "linger": closing.linger,
+            "how": closing.how.value,
+        }
         # A restart in between sees the note and sends it again.
         self._closing[tunnel._id] = message
-        tunnel._state = "closing"
         self._control.send(message)
         reply = self._opening.get(tunnel._id)
         if reply is not None:
@@ -247,6 +247,8 @@ class GatewayHandle:
 
     def _start(self) -> tuple[ControlChannel, Home]:
         try:
+            # Before a restart somebody may have removed it.
+            restore(self._directory.path)
             ours, theirs = socket.socketpair()
         except OSError as exc:
             raise _cannot_start(self.server, exc) from exc
@@ -292,8 +294,7 @@ class GatewayHandle:
         logger.error("%s: %s", self.server, how)
         for tunnel in tunnels:
             tunnel._last_error = f"{self.server}: {how}"
-            if tunnel._state == "up":
-                tunnel._state = "down"
+            tunnel._has_session = False
         if self._deaths > _MAX_DEATHS or self._shut_down.wait((self._deaths - 1) * 0.5):
             return False
         try:
@@ -320,7 +321,7 @@ class GatewayHandle:
             self._tunnels.clear()
             self._closing.clear()
             for tunnel in tunnels:
-                tunnel._state = "closed"
+                tunnel._ended = True
         for reply in replies:
             reply.fail(error)
         self._directory.remove()
@@ -334,6 +335,8 @@ class GatewayHandle:
             logging.getLogger(message["name"]).log(message["level"], "%s", message["message"])
         elif kind == "state":
             self._on_state(**message)
+        elif kind == "tick":
+            self._control.send({"type": "tock"})
         elif kind == "bye":
             self._said_bye = True
             with self._lock:
@@ -371,16 +374,15 @@ class GatewayHandle:
         for tunnel in list(self._tunnels.values()):
             if error is not None:
                 tunnel._last_error = error
-            if tunnel._state in ("up", "down") and tunnel._id not in self._closing:
-                tunnel._state = state
+            tunnel._has_session = state == "up"
+            if tunnel._opened:
                 tunnel._reconnects = self._reconnects_before + reconnects
 
     def _on_tunnel(self, kind: str, tunnel: Tunnel, message: Message) -> None:
         reply = self._opening.get(tunnel._id)
         if kind == "opened":
             tunnel._local = message["local"]
-            if tunnel._id not in self._closing:
-                tunnel._state = "up"
+            tunnel._has_session = tunnel._opened = True
             if reply is not None:
                 reply.set()
         elif kind == "failed":
@@ -395,12 +397,14 @@ class GatewayHandle:
             enlarge_buffer(tunnel._local[len("ipc://") :])
         elif kind == "trouble":
             tunnel._last_error = message["message"]
+        elif kind == "endpoint":
+            tunnel._has_endpoint = message["there"]
         elif kind == "closed":
             self._forget(tunnel)
             tunnel._stats = TunnelStats(**{k: v for k, v in message.items() if k != "id"})
 
     def _forget(self, tunnel: Tunnel) -> None:
-        tunnel._state = "closed"
+        tunnel._ended = True
         with self._lock:
             self._tunnels.pop(tunnel._id, None)
             self._closing.pop(tunnel._id, None)
@@ -430,7 +434,7 @@ def _open_message(tunnel: Tunnel, *, again: bool) -> Message:
         "host": host.strip("[]"),
         "port": int(port),
         "local": tunnel.local,
-        "hop": tunnel._user is not None,
+        "pace": tunnel._pace,
         "again": again,
         "listener": None if again else _copy(tunnel._listener),
     }

@@ -12,9 +12,12 @@ __all__ = [
     "address_of",
     "bind_private",
     "cannot_listen",
+    "claim_port",
     "endpoint_of",
     "listen",
     "remove_stale",
+    "share_port",
+    "take_place",
 ]
 
 BACKLOG = 128
@@ -37,8 +40,13 @@ def listen(local: str) -> tuple[socket.socket, str]:
             listener.close()
             raise
         return listener, local
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    listener = socket.create_server(address, family=family, backlog=BACKLOG)
+    listener = claim_port(address)
+    try:
+        share_port(listener, True)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
     return listener, endpoint_of(listener)
 
 
@@ -66,6 +74,59 @@ def bind_private(listener: socket.socket, path: str) -> None:
     listener.bind(path)
     # Nobody can connect before listen(), which is after this.
     os.chmod(path, 0o600)
+
+
+def take_place(sock: socket.socket, path: str, *, ours: bool) -> None:
+    """Bind with mode 0600, in place of a Unix socket of ours if it is still there.
+
+    Raises:
+        OSError: the path is taken, or cannot be had.
+    """
+    if ours:
+        with suppress(OSError):  # the path may be as long as it can be
+            bind_private(sock, f"{path}~")
+            os.rename(f"{path}~", path)
+            return
+        os.unlink(path)
+    bind_private(sock, path)
+
+
+def claim_port(address: tuple[str, int]) -> socket.socket:
+    """Return a TCP socket that has a port for itself, without listening on it.
+
+    Args:
+        address: host and port; 0 for any port.
+
+    Raises:
+        OSError: the port is taken, or cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as chosen:
+        share_port(chosen, True)
+        chosen.bind(address)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            share_port(sock, True)
+            # By its number: Linux takes a port that it chose itself back from who stops listening.
+            sock.bind(chosen.getsockname())
+            chosen.close()
+            # Only to listen tells whether the port is somebody else's.
+            sock.listen(1)
+            share_port(sock, False)
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        except BaseException:
+            sock.close()
+            raise
+    return sock
+
+
+def share_port(sock: socket.socket, share: bool) -> None:
+    """Let others bind to the port of a TCP socket, such as connections that are left in the kernel.
+
+    Not shared and not listening, Linux keeps it for us.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, share)
 
 
 def remove_stale(path: str) -> None:

@@ -11,13 +11,13 @@ from itertools import count
 
 import zmq
 
-from .directory import RuntimeDirectory, sweep
+from .directory import RuntimeDirectory, restore, sweep
 from .endpoints import RemoteEndpoint
 from .exceptions import TunnelError
 from .handle import GatewayHandle, HandleEnded
 from .listener import cannot_listen, listen, remove_stale
 from .options import SSHOptions
-from .tunnel import GivenUp, Tunnel
+from .tunnel import GivenUp, Pace, Tunnel
 
 __all__ = ["GatewayPool", "shared_pool"]
 
@@ -73,19 +73,37 @@ class GatewayPool:
         taken = [tunnel for handle in list(self._handles.values()) for tunnel in handle.tunnels]
         return list(dict.fromkeys(taken + begun))
 
-    def open(self, options: SSHOptions, remote: RemoteEndpoint, local: str | None) -> Tunnel:
+    def open(
+        self,
+        options: SSHOptions,
+        remote: RemoteEndpoint,
+        local: str | None,
+        pace: Pace | None = None,
+    ) -> Tunnel:
         """Open a tunnel over the SSH session for `options`, which is set up if there is none.
+
+        Args:
+            options: how to log in.
+            remote: where it leads.
+            local: the local endpoint; `None` for a private Unix socket.
+            pace: how libzmq connects; `None` if nobody will.
 
         Raises:
             TunnelError: see :meth:`GatewayHandle.open`.
             zmq.ContextTerminated: the context terminates meanwhile.
         """
         self._check_open()
-        tunnel = Tunnel(str(remote), options.server, local or "")
+        tunnel = Tunnel(str(remote), options, local or "", pace=pace)
         self.finish(options, tunnel)
         return tunnel
 
-    def begin(self, options: SSHOptions, remote: RemoteEndpoint, local: str | None) -> Tunnel:
+    def begin(
+        self,
+        options: SSHOptions,
+        remote: RemoteEndpoint,
+        local: str | None,
+        pace: Pace | None = None,
+    ) -> Tunnel:
         """Return a tunnel to which libzmq can connect, without a gateway yet. Never waits.
 
         Whoever begins a tunnel must :meth:`finish` it.
@@ -102,7 +120,7 @@ class GatewayPool:
         except OSError as exc:
             text = cannot_listen(options.server, local or "a Unix socket", exc)
             raise TunnelError(exc.errno or errno.EIO, text) from exc
-        tunnel = Tunnel(str(remote), options.server, local, listener)
+        tunnel = Tunnel(str(remote), options, local, listener, pace=pace)
         self._begun[tunnel] = None
         return tunnel
 
@@ -126,7 +144,7 @@ class GatewayPool:
                     tunnel._handle, tunnel._local = None, local
         except BaseException as exc:
             if tunnel._handle is None:
-                tunnel._state = "closed"
+                tunnel._ended = True
             if isinstance(exc, TunnelError):
                 tunnel._last_error = exc.strerror
             self._stop_listening(tunnel)
@@ -153,6 +171,7 @@ class GatewayPool:
             if self._directory is None:
                 self._directory = directory = RuntimeDirectory()
                 self._remove_directory = weakref.finalize(self, _remove, directory, os.getpid())
+            restore(self._directory.path)
             return self._directory.path
 
     def _get(self, options: SSHOptions, tunnel: Tunnel) -> GatewayHandle:

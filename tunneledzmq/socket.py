@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 import zmq
 
+from .control import How
 from .endpoints import RemoteEndpoint, check_local, is_tcp, parse_remote
 from .options import SSHLike, SSHOptions, to_options
 from .pool import GatewayPool, shared_pool
-from .tunnel import Tunnel
+from .tunnel import Pace, Tunnel
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,9 +34,8 @@ class Default(Enum):
 
 CONTEXT: Final = Default.CONTEXT
 
-# libzmq waits up to twice its reconnect interval (it adds a random part) before it comes back;
-# this many seconds more are for the machine being busy.
-_GRACE = 0.2
+# Types of which libzmq makes no second connection to the same address.
+_SINGLE = (zmq.SUB, zmq.PUB, zmq.DEALER, zmq.REQ)
 
 
 class _Way(NamedTuple):
@@ -44,6 +44,7 @@ class _Way(NamedTuple):
     options: SSHOptions
     remote: RemoteEndpoint
     local: str | None
+    pace: Pace
 
 
 class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
@@ -75,14 +76,16 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             addr: as it was given to :meth:`connect`, or the local endpoint (``last_endpoint``).
         """
         text = to_text(addr).rstrip("\0")
-        grace = self._grace()
+        names = {text, _normal(text)}
         matching = [
-            tunnel for tunnel in self.tunnels if text in (self._tunnels[tunnel], tunnel.local)
+            tunnel
+            for tunnel in self.tunnels
+            if not names.isdisjoint((self._tunnels[tunnel], tunnel.local, tunnel.remote))
         ]
         for tunnel in matching:
             super().disconnect(tunnel.local)
             # libzmq keeps the connection until the program's next call into the socket.
-            tunnel._close(linger=-1, grace=grace)
+            tunnel._close(-1, How.DISCONNECTED)
         if not matching:
             super().disconnect(text)
 
@@ -98,12 +101,15 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         if not tunnels:
             super().close(linger)
             return
-        grace = self._grace()
         if linger is None:
             linger = self._get_or(zmq.LINGER, -1)
         super().close(linger)
         for tunnel in tunnels:
-            tunnel._close(linger=linger, grace=grace if linger else 0)
+            if tunnel._closing is None:
+                tunnel._close(linger, How.CLOSED)
+            elif tunnel._closing.how is How.DISCONNECTED:
+                # From now on libzmq does what is left to be done without being asked.
+                tunnel._close(linger, How.CLOSED)
 
     def _way(self, addr: str, ssh: SSHLike | Default | None, local: str | None) -> _Way | None:
         """Check the arguments of `connect`; return `None` for a direct connection."""
@@ -116,11 +122,15 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
                 raise ValueError("local= needs ssh=")
             return None
         remote = parse_remote(addr)
-        if local is not None:
+        if local is None:
+            local = getattr(self.context, "_local", None)
+        else:
             local = check_local(to_text(local, "local"))
         if self.closed:
-            raise zmq.ZMQError(zmq.ENOTSOCK)
-        return _Way(options, remote, local)
+            error = zmq.ZMQError(zmq.ENOTSOCK)
+            error.strerror += f" (addr={addr!r})"
+            raise error
+        return _Way(options, remote, local, self._pace())
 
     @property
     def _pool(self) -> GatewayPool:
@@ -137,18 +147,33 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         try:
             manager = super().connect(tunnel.local)
         except BaseException:
-            tunnel._close(linger=0, grace=0)
+            tunnel._cut()
             raise
         self._forget_closed()
         self._tunnels[tunnel] = addr
         manager.addr = addr
         return manager
 
-    def _grace(self) -> float:
-        """Return the seconds that libzmq may take at most before it connects again."""
-        interval = self._get_or(zmq.RECONNECT_IVL, 100)
-        longest = self._get_or(zmq.RECONNECT_IVL_MAX, 0)
-        return 2 * max(interval, longest, 0) / 1000 + _GRACE
+    def _connected(self, addr: str, way: _Way) -> Tunnel | None:
+        """Return the tunnel that makes another connect a no-op to libzmq, if there is one."""
+        if self.type in _SINGLE:
+            for tunnel in self.tunnels:
+                if self._tunnels[tunnel] == addr and tunnel._options == way.options:
+                    return tunnel
+        return None
+
+    def _connect_again(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
+        manager = super().connect(tunnel.local)  # a no-op, to libzmq
+        manager.addr = addr
+        return manager
+
+    def _pace(self) -> Pace:
+        """Return how libzmq will connect. It takes its options at the connect."""
+        return Pace(
+            self._get_or(zmq.RECONNECT_IVL, 100) / 1000,
+            self._get_or(zmq.RECONNECT_IVL_MAX, 0) / 1000,
+            self._get_or(zmq.HEARTBEAT_IVL, 0) > 0,
+        )
 
     def _get_or(self, option: int, default: int) -> int:
         # A terminated context refuses to tell.
@@ -180,7 +205,8 @@ class TunneledSocket(TunnelingSocket[bytes]):
             ssh: ``[user@]host[:port]``, ``ssh://...``, or :class:`SSHOptions`; `None` connects
                 directly. Default: the context's `ssh` for ``tcp://`` addresses.
             local: endpoint of the local leg: ``tcp://127.0.0.1:*``, ``tcp://127.0.0.1:7000`` or
-                ``ipc:///path``. Default: a Unix socket that is private to the user.
+                ``ipc:///path``. Default: the context's, else a Unix socket that is private to the
+                user.
 
         Returns:
             A context manager that disconnects `addr`, as :meth:`zmq.Socket.connect` does.
@@ -194,7 +220,18 @@ class TunneledSocket(TunnelingSocket[bytes]):
         way = self._way(text, ssh, local)
         if way is None:
             return self._connect_directly(text)
+        connected = self._connected(text, way)
+        if connected is not None:
+            return self._connect_again(connected, text)
         return self._connect_through(self._pool.open(*way), text)
+
+
+def _normal(addr: str) -> str:
+    """Return an address as tunnels have it: without leading zeros of the port, and the like."""
+    try:
+        return str(parse_remote(addr))
+    except zmq.ZMQError:
+        return addr
 
 
 def to_text(addr: str | bytes, name: str = "addr") -> str:

@@ -16,12 +16,13 @@ from typing import Any
 
 import zmq
 
+from .control import How
 from .endpoints import RemoteEndpoint, parse_remote
 from .exceptions import SSHAuthenticationError
 from .options import Paths, SSHOptions
 from .pool import shared_pool
 from .socket import TunnelingSocket
-from .tunnel import Tunnel
+from .tunnel import Pace, Tunnel
 
 __all__ = [
     "OwnTunnel",
@@ -38,9 +39,8 @@ __all__ = [
 # What install() replaces, where they have it.
 _MODULES = ("zmq.ssh", "zmq.ssh.tunnel", "jupyter_client.ssh", "jupyter_client.ssh.tunnel")
 
-# Seconds without a connection after which whoever used a tunnel will not come back: what it takes
-# a socket with libzmq's own RECONNECT_IVL.
-_GRACE = 0.4
+# How whoever uses a tunnel connects, as far as we know: as libzmq does by default.
+_PACE = Pace(reconnect_ivl=0.1, reconnect_ivl_max=0.0, heartbeat=True)
 
 
 class OwnTunnel(Tunnel):
@@ -65,12 +65,12 @@ class OwnTunnel(Tunnel):
         if sock is not None and not sock.closed:
             sock.disconnect(self.local)
         else:
-            self._close(linger=-1, grace=_GRACE)
+            self._close(-1, How.CLOSED)
 
     def terminate(self) -> None:
         """End it now: connections are cut when what they have sent so far is on its way."""
         self.close()
-        self._close(linger=0, grace=0)
+        self._cut()
 
 
 def tunnel_connection(
@@ -144,7 +144,7 @@ def open_tunnel(
         TypeError: an argument is of another type.
     """
     ssh = _options(server, keyfile, password, options)
-    tunnel = _own(shared_pool().open(ssh, parse_remote(addr), "tcp://127.0.0.1:*"))
+    tunnel = _own(shared_pool().open(ssh, parse_remote(addr), "tcp://127.0.0.1:*", _PACE))
     return tunnel.local, tunnel
 
 
@@ -177,7 +177,7 @@ def ssh_tunnel(
     """
     ssh = _options(server, keyfile, password, options)
     remote = parse_remote(f"tcp://{_bracketed(remoteip)}:{rport}")
-    return _own(shared_pool().open(ssh, remote, f"tcp://127.0.0.1:{_port(lport)}"))
+    return _own(shared_pool().open(ssh, remote, f"tcp://127.0.0.1:{_port(lport)}", _PACE))
 
 
 # The same here: both of zmq.ssh's ways are this one.

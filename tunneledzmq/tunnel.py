@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
+
+from .control import How
 
 if TYPE_CHECKING:
     from .handle import GatewayHandle
+    from .options import SSHOptions
 
-__all__ = ["Closing", "GivenUp", "Tunnel", "TunnelStats"]
+__all__ = ["Closing", "GivenUp", "Pace", "State", "Tunnel", "TunnelStats", "state_of"]
 
 
 class GivenUp(Exception):
     """A tunnel was closed before it was up."""
+
+
+class Pace(NamedTuple):
+    """How libzmq connects; it takes these from the socket at the connect."""
+
+    reconnect_ivl: float
+    """Seconds between its tries; 0 or less: it tries once."""
+
+    reconnect_ivl_max: float
+    """Seconds up to which they double; 0: they do not."""
+
+    heartbeat: bool
+    """Whether it may close a connection because the peer is silent."""
 
 
 class Closing(NamedTuple):
@@ -22,13 +39,12 @@ class Closing(NamedTuple):
     linger: int
     """Milliseconds for which libzmq may go on sending; -1 for ever."""
 
-    grace: float
-    """Seconds without a connection after which libzmq will not come back."""
+    how: How
 
     @property
     def at_once(self) -> bool:
         """Whether nothing is owed to the peer."""
-        return not self.linger and not self.grace
+        return self.how is How.CUT
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,41 @@ class TunnelStats:
     """Connections of ZeroMQ since the tunnel was opened."""
 
 
+class State(Enum):
+    """The states of a :class:`Tunnel`, by the names that :attr:`Tunnel.state` has for them."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    DOWN = "down"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+def state_of(*, ended: bool, closing: bool, opened: bool, working: bool) -> State:
+    """Return the state of a tunnel, by what is known of it.
+
+    Each of these facts has one place that establishes it, and the first two are never taken back.
+    So it does not matter which of several threads tells one of them first.
+
+    ===================================================  ==========
+    the first of these that holds                        state
+    ===================================================  ==========
+    the gateway has ended it, or failed to open it       CLOSED
+    the program has given it up                          CLOSING
+    the gateway has not opened it yet                    CONNECTING
+    there is a session, and a local endpoint             UP
+    otherwise                                            DOWN
+    ===================================================  ==========
+    """
+    if ended:
+        return State.CLOSED
+    if closing:
+        return State.CLOSING
+    if not opened:
+        return State.CONNECTING
+    return State.UP if working else State.DOWN
+
+
 class Tunnel:
     """The way of one socket to one address, through an SSH server. Read-only.
 
@@ -61,15 +112,18 @@ class Tunnel:
     def __init__(
         self,
         remote: str,
-        server: str,
+        options: SSHOptions,
         local: str = "",
         listener: socket.socket | None = None,
         user: GatewayHandle | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._remote = remote
-        self._server = server
+        self._options = options
         # Whose session goes through it, where it is no socket's connections that do.
         self._user = user
+        # Where there is none, nobody asks whether the server reaches the peer.
+        self._pace = pace
 
         # Set by the handle that takes it.
         self._handle: GatewayHandle | None = None
@@ -77,12 +131,17 @@ class Tunnel:
 
         # What listens on the local endpoint before the gateway does.
         self._listener = listener
-        # Set by close() before there is a handle.
+
+        # What its state follows from. Whoever gives it up sets the first, the handle the others,
+        # as the gateway reports.
         self._closing: Closing | None = None
+        self._ended = False
+        self._opened = False
+        self._has_session = False
+        self._has_endpoint = True
 
         # Set by the handle as the gateway reports.
         self._local = local
-        self._state = "connecting"
         self._last_error: str | None = None
         self._reconnects = 0
         self._stats = TunnelStats()
@@ -95,7 +154,7 @@ class Tunnel:
     @property
     def server(self) -> str:
         """The SSH server: ``me@bastion:22``."""
-        return self._server if self._handle is None else self._handle.server
+        return self._options.server if self._handle is None else self._handle.server
 
     @property
     def local(self) -> str:
@@ -105,7 +164,12 @@ class Tunnel:
     @property
     def state(self) -> str:
         """``"connecting"``, ``"up"``, ``"down"`` (reconnecting), ``"closing"`` or ``"closed"``."""
-        return self._state
+        return state_of(
+            ended=self._ended,
+            closing=self._closing is not None,
+            opened=self._opened,
+            working=self._has_session and self._has_endpoint,
+        ).value
 
     @property
     def last_error(self) -> str | None:
@@ -121,14 +185,17 @@ class Tunnel:
         """Ask the gateway for the counters; after the end, those of the end."""
         return self._stats if self._handle is None else self._handle.stats(self)
 
-    def _close(self, *, linger: int, grace: float) -> None:
+    def _close(self, linger: int, how: How) -> None:
         """Close it as soon as libzmq is through with it (see `Closing`). Never waits."""
-        self._closing = Closing(linger, grace)
+        self._closing = Closing(linger, how)
         # The thread that opens it sets the handle first, and looks for what was noted here then.
         if self._handle is not None:
-            self._handle.close(self, linger=linger, grace=grace)
-        elif self._state == "connecting":
-            self._state = "closing"
+            self._handle.close(self, self._closing)
+
+    def _cut(self) -> None:
+        """Close it at once: nothing is owed to anybody. Never waits."""
+        self._close(0, How.CUT)
 
     def __repr__(self) -> str:
-        return f"<Tunnel {self.remote} via {self.server} [{self.state}]>"
+        error = "" if self._last_error is None else f", last error: {self._last_error}"
+        return f"<Tunnel {self.remote} via {self.server} [{self.state}{error}]>"

@@ -68,7 +68,7 @@ class Attempt:
         try:
             self._thread.start()
         except RuntimeError:  # there are too many
-            self.tunnel._close(linger=0, grace=0)
+            self.tunnel._cut()
             self._run()
             raise
 
@@ -82,7 +82,7 @@ class Attempt:
 
     def give_up(self, timeout: float) -> None:
         """Close the tunnel and wait for the thread, which may be starting a gateway just now."""
-        self.tunnel._close(linger=0, grace=0)
+        self.tunnel._cut()
         with suppress(RuntimeError):  # it has not been started yet
             self._thread.join(timeout)
 

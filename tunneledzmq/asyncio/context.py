@@ -21,6 +21,8 @@ class TunneledContext(TunnelingContext[TunneledSocket], zmq.asyncio.Context):
         ssh: the server for every ``connect`` to a ``tcp://`` address that names none itself.
             Default: that of a shadowed `TunneledContext`, be it this one or
             :class:`tunneledzmq.TunneledContext`; else none.
+        local: the default for ``connect``'s `local`: ``"tcp://127.0.0.1:*"`` for programs that take
+            ``Peer-Address`` for an IP address.
         isolate: `True`: each SSH connection lives in a helper process of its own. `False`: in
             threads of this process, which then share its GIL. A shadow uses the SSH connections
             of the `TunneledContext` that it shadows.

@@ -54,7 +54,8 @@ class TunneledSocket(TunnelingSocket[Any], zmq.asyncio.Socket):
             ssh: ``[user@]host[:port]``, ``ssh://...``, or :class:`SSHOptions`; `None` connects
                 directly. Default: the context's `ssh` for ``tcp://`` addresses.
             local: endpoint of the local leg: ``tcp://127.0.0.1:*``, ``tcp://127.0.0.1:7000`` or
-                ``ipc:///path``. Default: a Unix socket that is private to the user.
+                ``ipc:///path``. Default: the context's, else a Unix socket that is private to the
+                user.
 
         Returns:
             What can be awaited: it waits until the SSH session is up, or raises why there is none
@@ -72,6 +73,10 @@ class TunneledSocket(TunnelingSocket[Any], zmq.asyncio.Socket):
         if way is None:
             return Connecting(self._connect_directly(text))
         self._undo_failed()
+        connected = self._connected(text, way)
+        if connected is not None:
+            connecting = self._connecting.get(connected)
+            return connecting or Connecting(self._connect_again(connected, text))
         pool = self._pool
         tunnel = pool.begin(*way)
         attempt = Attempt(pool, way.options, tunnel)
@@ -80,7 +85,7 @@ class TunneledSocket(TunnelingSocket[Any], zmq.asyncio.Socket):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            connecting: Connecting[Self] = Connecting(manager, attempt)
+            connecting = Connecting(manager, attempt)
         else:
             connecting = PendingConnect(manager, attempt, loop)
         self._connecting[tunnel] = connecting
@@ -110,7 +115,7 @@ class TunneledSocket(TunnelingSocket[Any], zmq.asyncio.Socket):
                 self._disconnect_directly(tunnel.local)
             finally:
                 self.set(zmq.LINGER, linger)
-        tunnel._close(linger=0, grace=0)
+        tunnel._cut()
 
     def _undo_failed(self) -> None:
         """Undo what failed while no event loop was there to do it."""

@@ -6,22 +6,28 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from .attempt import Attempt
 from .login import Login, Request
 from .pump import Pump
-from .questions import Questions
 from .window import Path
 
 if TYPE_CHECKING:
     from .connection import Connection
-    from .forward import StreamServer, TCPServer
+    from .servers import StreamServer, TCPServer
 
 __all__ = ["Forwarder", "Transport", "make_forwarder"]
 
 
 class Transport(Protocol):
-    """An SSH session, as connections and the gateway see it."""
+    """An SSH session, as connections and the gateway see it.
+
+    Its thread runs the pump. When it ends it tells the gateway first, and its connections then.
+    """
 
     pump: Pump
+    ended: bool
+    """Whether it takes no connections any more; guarded by the pump's lock."""
+
     read_buffer: memoryview
     """For whichever connection reads from libzmq at the moment."""
 
@@ -30,9 +36,6 @@ class Transport(Protocol):
 
     paused: list[Connection]
     """Connections that wait until the session is writable again."""
-
-    finishing: set[Connection]
-    """Connections that the peer has ended, and of which libzmq has not taken all yet."""
 
     # With the pump's lock held
 
@@ -67,9 +70,8 @@ class Transport(Protocol):
 
     # For any thread
 
-    @property
-    def last_received(self) -> float:
-        """When the server was heard last (time.monotonic)."""
+    def heard(self, now: float) -> float:
+        """Return when the server was heard last (time.monotonic); `now` for what lies unread."""
         ...
 
     def is_active(self) -> bool:
@@ -88,40 +90,33 @@ class Transport(Protocol):
         """End the session at once."""
         ...
 
+    def after_fork(self) -> None:
+        """Close a forked child's copies of what belongs to the session."""
+        ...
+
+    def disconnect(self) -> None:
+        """End the session in order."""
+        ...
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end of its thread, and for no more than that may take."""
+        ...
+
 
 class Forwarder(Protocol):
-    """A way to a server: its sessions, one after the other, and the listeners, which outlive them.
-
-    `on_end` of its constructor is called with the session and the reason when one has ended.
-    """
+    """A way to a server, and the listeners on the local endpoints."""
 
     @property
     def login(self) -> Login:
         """Where and how it logs in."""
         ...
 
-    pump: Pump
-    questions: Questions
-
-    @property
-    def transport(self) -> Transport | None:
-        """The session, if there is one."""
-        ...
-
-    def prepare(self) -> None:
-        """Forget an earlier :meth:`abort`; to be called before :meth:`dial`."""
-        ...
-
-    def dial(self) -> Transport:
+    def dial(self, attempt: Attempt) -> Transport:
         """Set up an SSH session.
 
         Raises:
             LoginError: it cannot be had.
         """
-        ...
-
-    def abort(self) -> None:
-        """Give up what is being dialled, from any thread."""
         ...
 
     def make_server(
@@ -138,28 +133,20 @@ class Forwarder(Protocol):
         """Close a listener."""
         ...
 
-    def after_fork(self) -> None:
-        """Close a forked child's copies of what belongs to its parent's session."""
-        ...
-
     def close(self) -> None:
-        """End the session in order, close all listeners."""
+        """Close all listeners."""
         ...
 
 
 def make_forwarder(
-    request: Request,
-    directory: str,
-    questions: Questions,
-    on_end: Callable[[Transport, str], None],
+    request: Request, directory: str, on_end: Callable[[Transport, str], None]
 ) -> Forwarder:
     """Make the forwarder that the program asked for.
 
     Args:
         request: what it asked for.
         directory: a private one.
-        questions: where the program is asked.
-        on_end: called with the reason when a session has ended, on the session's thread.
+        on_end: called with the session and the reason when one has ended, on its thread.
 
     Raises:
         LoginError: the options, or the config file, cannot be used.
@@ -168,8 +155,8 @@ def make_forwarder(
         from .openssh.command import resolve as resolve_for_openssh
         from .openssh.forwarder import OpenSSHForwarder
 
-        return OpenSSHForwarder(resolve_for_openssh(request), directory, questions, on_end)
+        return OpenSSHForwarder(resolve_for_openssh(request), directory, on_end)
     from .config import resolve
     from .forwarder import TunnelForwarder
 
-    return TunnelForwarder(resolve(request), questions, on_end)
+    return TunnelForwarder(resolve(request), on_end)

@@ -1,35 +1,33 @@
-"""One connection of libzmq, and the SSH channel that carries it on."""
+"""One SSH channel to a peer, and the connection of libzmq that it carries."""
 
 from __future__ import annotations
 
 import errno
-import select
 import socket
 import time
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from paramiko.ssh_exception import SSHException
 
+from .ending import Owes
+from .kernel import look_at
 from .pump import READ, WRITE
 from .window import ReceiveWindow
 
 if TYPE_CHECKING:
     from .backend import Transport
-    from .forward import Forward
 
-__all__ = ["STALL_TIMEOUT", "Connection", "Owes", "is_abandoned"]
-
-# Seconds for which a connection that one end has closed may stand still before it is given up:
-# about as long as the kernel tries to deliver what a program left in a TCP socket.
-STALL_TIMEOUT = 100.0
+__all__ = ["EARLY_SIZE", "Connection", "End", "Owner", "is_greeting"]
 
 # The kernel's buffer towards libzmq, in bytes.
 _SEND_BUFFER = 1 << 20
 
-# What is read before the server has connected to the peer: libzmq sends its greeting, and waits.
-_EARLY_SIZE = 4096
+EARLY_SIZE = 4096
+"""Bytes that are read before the server has connected to the peer: libzmq sends its greeting, and
+waits."""
+
 _GREETING_SIZE = 64
 
 # Bytes to read from libzmq before the others get their turn, and what is not worth a second look.
@@ -40,16 +38,42 @@ _SMALL = 1 << 12
 _WRITE_SIZE = 1 << 18
 
 
-class Owes(Enum):
-    """What is left to do for a connection whose tunnel is being given up."""
+class End(Enum):
+    """How a connection ended."""
 
-    REST = "libzmq has closed it; the peer may not have all of it yet"
-    DATA = "libzmq holds it open, and may have something to send"
-    NOTHING = "libzmq holds it open, and has nothing to send"
+    LIBZMQ = "libzmq has closed it, and nobody else had ended it before"
+    PEER = "the peer has ended it, or the server its channel"
+    REFUSED = "the server does not reach the peer"
+    LOST = "the SSH session has ended"
+    GIVEN_UP = "we have given it up"
+
+
+class Owner(Protocol):
+    """Who is told of a connection. Called with the pump's lock held, on any thread."""
+
+    def opened(self, connection: Connection) -> None:
+        """The server has connected to the peer."""
+        ...
+
+    def peer_ended(self, connection: Connection) -> None:
+        """The peer sends nothing more."""
+        ...
+
+    def ended(self, connection: Connection, end: End, reason: str) -> None:
+        """It is closed; what it still has for libzmq is had by :meth:`Connection.release`.
+
+        Args:
+            connection: which.
+            end: how.
+            reason: the server's, where that has refused.
+        """
+        ...
 
 
 class Connection:
-    """A local socket and a ``direct-tcpip`` channel (RFC 4254, section 7.2).
+    """A ``direct-tcpip`` channel (RFC 4254, section 7.2), and the local socket that it carries.
+
+    The channel may be there before the socket: to find out whether the server reaches the peer.
 
     The two directions are independent of each other: what one end does not take stops the other
     end's sender, and nothing else. All methods are called with the pump's lock held, or take it.
@@ -59,22 +83,25 @@ class Connection:
         opening -> open -> closed
            |                  ^
            +------------------+
+
+    Args:
+        transport: the SSH session.
+        remote: host and port of the peer, as the server sees them.
+        owner: who is told.
     """
 
-    def __init__(self, sock: socket.socket, forward: Forward, transport: Transport) -> None:
-        self._sock = sock
-        self._forward = forward
+    def __init__(self, transport: Transport, remote: tuple[str, int], owner: Owner) -> None:
         self.transport = transport
         self.pump = transport.pump
-        sock.setblocking(False)
-        with suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-            if sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.remote = remote
+        self._owner = owner
+        self._sock: socket.socket | None = None
 
         self.state = "opening"
         # When something moved last (time.monotonic), for those who wait for the end.
         self.last_progress = time.monotonic()
+        self.bytes_sent = 0
+        self.bytes_received = 0
 
         # Towards the server: its channel number, and how much it takes.
         self.remote_id = 0
@@ -91,34 +118,69 @@ class Connection:
         # From the server: what libzmq has not taken yet, and how much may come.
         self._pending = bytearray()
         self._in_window = ReceiveWindow(transport.path)
-        self._greeted = False
         self._remote_eof = False
         self._remote_closed = False
+        # What libzmq has been told of that; whatever it does then, it does because of it.
+        self._told_eof = False
         # libzmq takes nothing any more.
         self._discarding = False
 
         # Whether the server has answered, and since when it has been asked.
         self.answered = False
         self._asked = time.monotonic()
-        self.id = transport.open(self, forward.remote)
-        self.update()
+        with self.pump.lock:
+            self.id = transport.open(self, remote)
+
+    def attach(self, sock: socket.socket, early: bytes = b"") -> bool:
+        """Carry a connection of libzmq; `False` if there is no channel for it any more.
+
+        Args:
+            sock: the connection.
+            early: what has been read from it already.
+        """
+        with self.pump.lock:
+            if self.state == "closed" or self._remote_eof:
+                return False
+            sock.setblocking(False)
+            with suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+                if sock.family != socket.AF_UNIX:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sock = sock
+            self._early = early
+            self.last_progress = time.monotonic()
+            if self._pending:
+                self._write()
+            if self.state == "open":
+                self.resume()
+            self.update()
+        return True
 
     def after_fork(self) -> None:
         """Close a forked child's copy of the local socket."""
-        self._sock.close()
+        if self._sock is not None:
+            self._sock.close()
 
     def fileno(self) -> int:
         """Return the local socket's descriptor."""
-        return self._sock.fileno()
+        return -1 if self._sock is None else self._sock.fileno()
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the peer has said more than the first part of its greeting."""
+        return self.bytes_received > _GREETING_SIZE
 
     def owes(self) -> Owes:
         """Find out whether there is anything left to do for libzmq, which gives the tunnel up."""
-        gone, readable = _look_at(self._sock)
-        if gone or self.local_eof:
-            return Owes.REST
-        if readable or self._early or self._pending or not self._greeted:
-            return Owes.DATA
-        return Owes.NOTHING
+        with self.pump.lock:
+            if self._sock is None:
+                return Owes.NOTHING
+            gone, readable = look_at(self._sock)
+            if gone or self.local_eof:
+                return Owes.REST
+            if readable or self._early or self._pending or not self.greeted:
+                return Owes.DATA
+            return Owes.NOTHING
 
     # Towards the server
 
@@ -152,14 +214,15 @@ class Connection:
             rest = 0 if count < _SMALL else rest - count
 
     def _read_early(self) -> None:
-        count = self._receive(_EARLY_SIZE - len(self._early)) or 0
+        count = self._receive(EARLY_SIZE - len(self._early)) or 0
         self._early += self.transport.read_buffer[:count]
-        if self.local_eof and _is_greeting(self._early):
-            self.abort()
+        if self.local_eof and is_greeting(self._early):
+            self._finish(End.LIBZMQ)
         self.update()
 
     def _receive(self, size: int) -> int | None:
         """Read from libzmq to the transport's buffer; 0 at its end, `None` if nothing is there."""
+        assert self._sock is not None
         try:
             count = self._sock.recv_into(self.transport.read_buffer[:size])
         except (BlockingIOError, InterruptedError):
@@ -172,7 +235,7 @@ class Connection:
 
     def _send_data(self, count: int) -> None:
         self._out_window -= count
-        self._forward.bytes_sent += count
+        self.bytes_sent += count
         self.transport.send_data(self, count)
 
     def _send_eof(self) -> None:
@@ -224,15 +287,14 @@ class Connection:
             self._send_close()  # given up meanwhile
             return
         self.state = "open"
-        self._forward.on_opened()
-        self.resume()
+        self._owner.opened(self)
+        if self._sock is not None:
+            self.resume()
 
     def refused(self, reason: str) -> None:
         """The server cannot, or will not, connect to the peer."""
         self.answered = True
-        if self.state != "closed":
-            self._finish()
-            self._forward.on_refused(reason)
+        self._finish(End.REFUSED, reason)
 
     def feed(self, data: memoryview) -> None:
         """Hand data to libzmq; what it does not take now is copied, and takes up window."""
@@ -241,9 +303,8 @@ class Connection:
         size = len(data)
         if not self._in_window.receive(size) or self._remote_eof:
             raise SSHException("the server sent more than the channel's window, or after its end")
-        self._forward.bytes_received += size
-        self._greeted = True
-        if self._pending:
+        self.bytes_received += size
+        if self._pending or self._sock is None:
             self._pending += data
             return
         self.last_progress = time.monotonic()
@@ -260,40 +321,40 @@ class Connection:
     def eof(self) -> None:
         """The peer sends nothing more."""
         self._remote_eof = True
-        self._after_write()
+        if self._sock is None:
+            self.abort(End.PEER)  # nobody has used it
+        else:
+            # Before libzmq is told: it connects again at once.
+            self._owner.peer_ended(self)
+            self._after_write()
 
     def close(self) -> None:
         """The server has closed the channel: all that we sent is with the peer."""
         self._remote_closed = True
         self._send_close()
         self.transport.forget(self)
-        if self._pending:
-            self.transport.finishing.add(self)
-        self._after_write()
+        self._finish(End.LIBZMQ if self._left_alone() else End.PEER)
 
     def lost(self) -> None:
         """The SSH session is gone; libzmq connects again when it has what the peer sent."""
         with self.pump.lock:
-            if self._remote_eof and self._pending:
-                self._remote_closed = self._close_sent = True
-                self.transport.finishing.add(self)
-                self.update()
-            else:
-                self._finish()
+            self._finish(End.LIBZMQ if self._left_alone() else End.LOST)
 
-    # paramiko.Transport calls this on each of its channels when its session ends.
-    _unlink = lost
+    def _unlink(self) -> None:
+        """Do nothing: paramiko.Transport calls this at its end, before ours calls :meth:`lost`."""
 
-    def give_up_if_stalled(self) -> None:
-        """Close the connection if libzmq takes nothing of what is left for it."""
-        if time.monotonic() >= self.last_progress + STALL_TIMEOUT:
-            self._finish()
-
-    def abort(self) -> None:
+    def abort(self, end: End = End.GIVEN_UP) -> None:
         """Give the connection up, whatever it still holds."""
-        if self.state == "open":
-            self._send_close()
-        self._finish()
+        with self.pump.lock:
+            if self.state == "open":
+                self._send_close()
+            self._finish(end)
+
+    def _left_alone(self) -> bool:
+        """Tell whether libzmq has closed without being told of any other end."""
+        if self._told_eof or self._sock is None:
+            return False
+        return self.local_eof or look_at(self._sock)[0]
 
     def _write(self) -> None:
         while self._pending:
@@ -307,6 +368,7 @@ class Connection:
 
     def _send(self, data: memoryview) -> int:
         """Write to libzmq and give the server the room back; return the number of bytes taken."""
+        assert self._sock is not None
         try:
             taken = self._sock.send(data)
         except (BlockingIOError, InterruptedError):
@@ -328,10 +390,8 @@ class Connection:
 
     def _after_write(self) -> None:
         if not self._pending:
-            if self._remote_closed:
-                self._finish()
-                return
-            if self._remote_eof:
+            if self._remote_eof and not self._told_eof and self._sock is not None:
+                self._told_eof = not self.local_eof
                 with suppress(OSError):
                     self._sock.shutdown(socket.SHUT_WR)
             self._close_if_done()
@@ -341,14 +401,14 @@ class Connection:
 
     def update(self) -> None:
         """Watch the local socket for what can be done with it now."""
-        if self.state != "closed":
+        if self.state != "closed" and self._sock is not None:
             self.pump.watch(self, self._events())
 
     def _events(self) -> int:
         if self.local_eof or self._close_sent or self._paused:
             reading = False
         elif self.state == "opening":
-            reading = len(self._early) < _EARLY_SIZE
+            reading = len(self._early) < EARLY_SIZE
         else:
             reading = self._out_window > 0 and not self._early
         return (READ if reading else 0) | (WRITE if self._pending else 0)
@@ -362,39 +422,36 @@ class Connection:
             self._close_sent = True
             self.transport.send_close(self)
 
-    def _finish(self) -> None:
+    def _finish(self, end: End, reason: str = "") -> None:
         if self.state == "closed":
             return
         self.state = "closed"
-        self.transport.finishing.discard(self)
-        self.pump.forget(self)
+        if self._sock is not None:
+            self.pump.forget(self)
+            if self._discarding or end not in (End.PEER, End.LOST):
+                self._close_socket()
+        self._in_window.close()
+        self._owner.ended(self, end, reason)
+
+    def _close_socket(self) -> None:
+        assert self._sock is not None
         with suppress(OSError):
             # A forked child of the program may hold a copy of it.
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
+        self._sock = None
         self._pending.clear()
-        self._in_window.close()
-        self._forward.on_connection_closed(self)
+
+    def release(self) -> tuple[socket.socket, bytearray] | None:
+        """Let go of the local socket, with what libzmq has not taken yet of what the peer sent.
+
+        Returns:
+            `None` if there is nobody to take it.
+        """
+        sock, self._sock = self._sock, None
+        return None if sock is None else (sock, self._pending)
 
 
-def is_abandoned(sock: socket.socket) -> bool:
-    """Tell whether libzmq has closed a connection on which it sent no more than its greeting."""
-    gone, _ = _look_at(sock)
-    try:
-        return gone and _is_greeting(sock.recv(_GREETING_SIZE + 1, socket.MSG_PEEK))
-    except OSError:
-        return gone
-
-
-def _is_greeting(data: bytes) -> bool:
-    # Without the peer's greeting libzmq has sent no messages yet. ZMQ_STREAM may have.
+def is_greeting(data: bytes) -> bool:
+    """Tell by what libzmq has sent whether that has no messages in it. ZMQ_STREAM's may have."""
     return len(data) <= _GREETING_SIZE and data[:1] in (b"", b"\xff")
-
-
-def _look_at(sock: socket.socket) -> tuple[bool, bool]:
-    """Ask the kernel whether the other end has closed, and whether there is data to read."""
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLIN | getattr(select, "POLLRDHUP", 0))
-    [(_, events)] = poll.poll(0) or [(0, 0)]
-    gone = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
-    return bool(events & gone), bool(events & select.POLLIN)

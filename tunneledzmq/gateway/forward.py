@@ -1,180 +1,222 @@
-"""A tunnel, as the gateway sees it: a listener, and the connections that it took."""
+"""A tunnel, as the gateway sees it: a local endpoint, and the connections that come to it."""
 
 from __future__ import annotations
 
-import os
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-from sshtunnel import _ForwardServer, _StreamForwardServer
-
-from ..listener import BACKLOG, bind_private, endpoint_of
-from .connection import STALL_TIMEOUT, Connection, Owes, is_abandoned
-from .pump import READ
+from ..control import How
+from ..listener import endpoint_of
+from .connection import Connection, End
+from .delivery import Delivery
+from .ending import Ending, Owes, is_given_up
+from .pump import READ, Pump
+from .search import Pace
+from .servers import StreamServer
+from .visitor import Visitor
 
 if TYPE_CHECKING:
     from .backend import Forwarder
+    from .peers import Peer
+    from .servers import TCPServer
 
-__all__ = ["Forward", "StreamServer", "TCPServer"]
+__all__ = ["Forward", "Host"]
 
-# Instead of STALL_TIMEOUT where LINGER has run out: no more is owed, but what was written may yet
-# arrive.
-LINGER_STALL_TIMEOUT = 5.0
+# Seconds without accepting after the process ran out of descriptors, and before an endpoint that
+# cannot be had is tried again.
+_PAUSE = 0.5
 
-# The same for connections that libzmq has no more use for, with nothing left to send: after
-# disconnect() it closes them only when the program next calls into the socket.
-IDLE_TIMEOUT = 10.0
+# Seconds between looks at connections of a tunnel that ends.
+_STEP = 0.5
 
-# The same for connections that the program holds open, when the program itself has ended.
-ORPHAN_TIMEOUT = 1.0
-
-# Seconds without accepting after the process ran out of descriptors.
-ACCEPT_PAUSE = 0.5
+_NEVER = float("inf")
 
 
-class _ServerMixin:
-    """What our listeners do otherwise than socketserver's: accepted sockets go to the pump."""
+class Host(Protocol):
+    """The gateway, as its tunnels see it."""
 
-    request_queue_size = BACKLOG
-    forward: Forward
+    pump: Pump
+    forwarder: Forwarder
 
-    listener: Any = None
-    """The program's listener, if it has made one."""
+    @property
+    def has_session(self) -> bool:
+        """Whether there is an SSH session."""
+        ...
 
-    socket: Any
-    server_address: Any
+    @property
+    def program_clock(self) -> float:
+        """Seconds for which the program has run."""
+        ...
 
-    @classmethod
-    def around(cls, listener: socket.socket | None) -> Any:
-        """Return the class of servers that take over a listener, if there is one."""
-        return cls if listener is None else type(cls.__name__, (cls,), {"listener": listener})
+    def on_change(self, forward: Forward) -> None:
+        """Look at a tunnel (:meth:`Forward.check`)."""
+        ...
 
-    def server_bind(self) -> None:
-        """Take over the program's listener, or bind one."""
-        if self.listener is None:
-            self.bind()
-            return
-        self.socket.close()
-        self.socket = self.listener
-        self.server_address = self.listener.getsockname()
+    def on_taken(self, forward: Forward) -> None:
+        """libzmq has connected to a Unix socket."""
+        ...
 
-    def server_activate(self) -> None:
-        """Listen, unless the program has done so."""
-        if self.listener is None:
-            self.socket.listen(self.request_queue_size)
+    def on_trouble(self, forward: Forward, reason: str) -> None:
+        """Something keeps a tunnel from working."""
+        ...
 
-    def bind(self) -> None:
-        """Bind the socket."""
-        super().server_bind()  # type: ignore[misc]
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Take an accepted connection (socketserver's seam for threads and processes)."""
-        self.forward.accept(request)
-
-    def shutdown(self) -> None:
-        """Do nothing: there is no serve_forever() to be stopped."""
-
-
-class TCPServer(_ServerMixin, _ForwardServer):  # type: ignore[misc]
-    """sshtunnel's listener on a TCP port."""
-
-    def __init__(self, address: tuple[str, int], *args: Any, **kwargs: Any) -> None:
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        super().__init__(address, *args, **kwargs)
-
-
-class StreamServer(_ServerMixin, _StreamForwardServer):  # type: ignore[misc]
-    """sshtunnel's listener on a Unix socket, closed to other users."""
-
-    _bound = False
-
-    def server_bind(self) -> None:
-        """Note that the path is ours."""
-        super().server_bind()
-        self._bound = True
-
-    def bind(self) -> None:
-        """Bind with mode 0600, in place of a socket that nobody listens on."""
-        bind_private(self.socket, self.server_address)
-
-    def server_close(self) -> None:
-        """Close and remove the socket, if it is ours: this is called when bind() fails too."""
-        super().server_close()
-        if self._bound:
-            with suppress(OSError):
-                os.unlink(self.server_address)
+    def on_endpoint(self, forward: Forward, reason: str | None) -> None:
+        """The local endpoint is lost, and why; or it is there again."""
+        ...
 
 
 class Forward:
-    """The way from a local endpoint to an address that the SSH server reaches.
+    """The way from a local endpoint to a peer. All of it belongs to the gateway's thread.
+
+    ===================================================  =====================================
+    while                                                a connection of libzmq
+    ===================================================  =====================================
+    the server reaches the peer                          is carried
+    it does not, and libzmq gives the tunnel up with     waits: that it has come tells that it
+    something left to send                               is not through yet
+    it has not answered yet, and libzmq will not retry   waits
+    otherwise                                            is refused, as over TCP
+    ===================================================  =====================================
 
     Args:
-        forwarder: the SSH session.
+        host: the gateway.
         id: the tunnel's number in the control protocol.
-        remote: host and port, as the server sees them.
-        on_change: called when a connection has ended, or accepting has.
-        on_taken: called when libzmq has connected to a Unix socket.
-        on_trouble: called with the reason when the server refuses to connect to `remote`.
-        for_gateway: the session of another gateway goes through it, not libzmq's connections.
+        peer: where it leads.
+        pace: how libzmq connects.
+        for_gateway: the session of another gateway goes through it, not libzmq's connections:
+            they are carried while there is a session, and wait while there is none.
     """
 
     def __init__(
-        self,
-        forwarder: Forwarder,
-        id: int,
-        remote: tuple[str, int],
-        on_change: Callable[[Forward], None],
-        on_taken: Callable[[Forward], None],
-        on_trouble: Callable[[Forward, str], None],
-        *,
-        for_gateway: bool = False,
+        self, host: Host, id: int, peer: Peer, pace: Pace, *, for_gateway: bool = False
     ) -> None:
         self.id = id
-        self.remote = remote
-        self._forwarder = forwarder
-        self._pump = forwarder.pump
-        self._on_change = on_change
-        self._on_taken = on_taken
-        self._on_trouble = on_trouble
-        self._for_gateway = for_gateway
+        self.peer = peer
+        self.pace = pace
+        self.for_gateway = for_gateway
+        self.ending: Ending | None = None
+        self._host = host
         self._server: TCPServer | StreamServer | None = None
+        # Connections came before there was an answer about the peer, and the program waits for one.
+        self._waits_for_answer = not pace.retries
 
-        # Guarded by the pump's lock.
         self.connections: set[Connection] = set()
-        self.connections_total = 0
-        self.bytes_sent = 0
-        self.bytes_received = 0
-        # When there was a connection last (time.monotonic).
-        self._last_used = time.monotonic()
-        self._accept_again = 0.0
-        # Why the server does not reach the peer; none if it does.
-        self._refusal: str | None = None
+        self._visitors: set[Visitor] = set()
+        self._deliveries: set[Delivery] = set()
+        # What moved last on each connection, and when, by both clocks.
+        self._moves: dict[Connection, tuple[float, float, float]] = {}
 
-        # Since when libzmq is giving the tunnel up, and how long that may take.
-        self._closing_since: float | None = None
-        self._linger = -1
-        self._grace = 0.0
+        # Of connections that have ended.
+        self._connections_total = 0
+        self._bytes_sent = 0
+        self._bytes_received = 0
+        # When libzmq had a connection last (time.monotonic).
+        self._last_used = time.monotonic()
+        self._accept_again = _NEVER
+        self._impaired = False
+        # A connection was given up; and one has something left to do.
+        self._over = False
+        self._busy = False
+
+    @property
+    def remote(self) -> tuple[str, int]:
+        """Host and port of the peer, as the server sees them."""
+        return self.peer.remote
 
     def listen(self, local: str, listener: socket.socket | None = None) -> str:
-        """Listen on the local endpoint and return it with its port.
+        """Take the local endpoint and return it with its port.
 
         Args:
             local: the endpoint.
-            listener: what listens there already, if the program has made it.
+            listener: what listens there already, if the program has made it. Who has come to it
+                waits for the first answer about the peer.
 
         Raises:
             OSError: the endpoint is taken, or cannot be had.
         """
-        self._server = server = self._forwarder.make_server(self.remote, local, listener)
-        server.forward = self
-        server.socket.setblocking(False)
-        return local if isinstance(server, StreamServer) else endpoint_of(server.socket)
+        self._server = self._host.forwarder.make_server(self.remote, local, listener)
+        self._waits_for_answer = self._waits_for_answer or listener is not None
+        if listener is not None:
+            self._host.pump.watch(self, READ)
+        self.peer.join(self)
+        self.update()
+        return local if isinstance(self._server, StreamServer) else endpoint_of(self._server.socket)
 
-    # The listener as a source of the pump, while there is an SSH session
+    def answered(self) -> None:
+        """Stop waiting for the first answer about the peer: there is one, or none in time."""
+        if self.peer.answered or self.pace.retries:
+            self._waits_for_answer = False
+            self.update()
+
+    # The endpoint
+
+    @property
+    def _carries(self) -> bool:
+        return self._host.has_session and (self.for_gateway or self.peer.there)
+
+    @property
+    def _holds(self) -> bool:
+        if self.ending is not None:
+            return self.ending.owing
+        return self.for_gateway or self._waits_for_answer
+
+    def update(self) -> None:
+        """Listen, or not, as the table says; and carry who waits, or send them away."""
+        if self._server is None:
+            return
+        carries = self._carries
+        listens = carries or self._holds
+        if carries:
+            for visitor in list(self._visitors):
+                self._carry(*self._admit(visitor))
+        elif not listens:
+            for visitor in list(self._visitors):
+                self._visitors.discard(visitor)
+                visitor.close()
+        self._listen(listens)
+
+    def _listen(self, listens: bool) -> None:
+        assert self._server is not None
+        if listens is self._server.listening and not self._impaired:
+            return
+        self._host.pump.forget(self)
+        try:
+            if listens:
+                self._server.listen()
+                self._host.pump.watch(self, READ)
+            elif self._impaired:
+                self._server.rebind()
+            else:
+                self._server.refuse()
+        except OSError as exc:
+            if not self._impaired:
+                self._impaired = True
+                self._host.on_endpoint(self, f"the local endpoint is gone: {exc}")
+            self._accept_again = time.monotonic() + _PAUSE
+            self._host.on_change(self)
+            return
+        if self._impaired:
+            self._impaired = False
+            self._host.on_endpoint(self, None)
+
+    def check_endpoint(self) -> None:
+        """Take the endpoint anew if it was removed, as cleaners of temporary files do."""
+        server = self._server
+        if server is None or self._impaired or server.intact():
+            return
+        listening, server.listening = server.listening, False
+        self._host.pump.forget(self)
+        try:
+            server.rebind()
+        except OSError as exc:
+            self._impaired = True
+            self._accept_again = time.monotonic() + _PAUSE
+            self._host.on_endpoint(self, f"the local endpoint is gone: {exc}")
+            self._host.on_change(self)
+            return
+        if listening:
+            self.update()
 
     def fileno(self) -> int:
         """Return the listener's descriptor."""
@@ -185,174 +227,197 @@ class Forward:
         if self._server is None:
             return
         try:
-            request, address = self._server.get_request()
+            request, _ = self._server.get_request()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
         except OSError as exc:
             # Out of descriptors: it would be ready again and again.
-            self._pump.watch(self, 0)
-            self._accept_again = time.monotonic() + ACCEPT_PAUSE
-            self._on_trouble(self, f"cannot accept a connection: {exc}")
-            self._on_change(self)
+            self._host.pump.watch(self, 0)
+            self._accept_again = time.monotonic() + _PAUSE
+            self._host.on_trouble(self, f"cannot accept a connection: {exc}")
+            self._host.on_change(self)
             return
-        self._server.process_request(request, address)
+        if request.family == socket.AF_UNIX and not self.for_gateway:
+            self._host.on_taken(self)
+        if self._carries:
+            self._carry(request, b"")
+        else:
+            self._visitors.add(Visitor(request, self._host.pump))
+            self.peer.look()
+            self._host.on_change(self)
 
-    def accept(self, request: socket.socket) -> None:
-        """Carry an accepted connection to the peer."""
-        transport = self._forwarder.transport
-        if transport is None or is_abandoned(request):
-            request.close()
+    def _admit(self, visitor: Visitor) -> tuple[socket.socket, bytes]:
+        self._visitors.discard(visitor)
+        return visitor.release()
+
+    def _carry(self, sock: socket.socket, early: bytes) -> None:
+        connection = self.peer.connect()
+        if connection is not None and not connection.attach(sock, early):
+            connection = self.peer.connect()  # that one has just ended
+            if connection is not None and not connection.attach(sock, early):
+                connection = None
+        if connection is None:
+            sock.close()  # as does the session
             return
-        self.connections.add(Connection(request, self, transport))
-        self.connections_total += 1
-        if request.family == socket.AF_UNIX and not self._for_gateway:
-            self._on_taken(self)
-
-    def resume(self) -> None:
-        """Accept connections from now on: there is an SSH session."""
-        with self._pump.lock:
-            self._accept_again = 0.0
-            if self._server is not None:
-                self._pump.watch(self, READ)
-
-    def pause(self) -> None:
-        """Let connections wait in the listener's queue: the SSH session is gone."""
-        with self._pump.lock:
-            self._accept_again = 0.0
-            self._pump.watch(self, 0)
+        self.connections.add(connection)
+        self.peer.use(connection, self)
+        self._connections_total += 1
 
     def stop_listening(self) -> None:
-        """Close the listener; connections go on."""
-        with self._pump.lock:
-            if self._server is not None:
-                self._pump.forget(self)
-                self._forwarder.drop_server(self._server)
-                self._server = None
+        """Give the endpoint up; connections go on."""
+        if self._server is not None:
+            self._host.pump.forget(self)
+            self._host.forwarder.drop_server(self._server)
+            self._server = None
+            for visitor in self._visitors:
+                visitor.close()
+            self._visitors.clear()
+            self.peer.leave(self)
 
     def after_fork(self) -> None:
         """Close a forked child's copies of the listener and the local sockets."""
         if self._server is not None:
             self._server.socket.close()
-        for connection in list(self.connections):
-            connection.after_fork()
+        parts: list[Connection | Visitor | Delivery] = [*self.connections]
+        for part in [*parts, *self._visitors, *self._deliveries]:
+            part.after_fork()
 
-    # What its connections report, with the pump's lock held
+    # What the peer tells
 
-    def on_connection_closed(self, connection: Connection) -> None:
-        """Forget a connection."""
-        self.connections.discard(connection)
-        self._last_used = time.monotonic()
-        self._on_change(self)
+    @property
+    def wants_peer(self) -> bool:
+        """Whether libzmq may connect, so that it must be known whether the server reaches it."""
+        if self._server is None or self.for_gateway or self.connections:
+            return False
+        if self.ending is not None:
+            return self.ending.owing
+        return self.pace.retries or self._waits_for_answer or bool(self._visitors)
 
-    def on_opened(self) -> None:
-        """Note that the server reaches the peer."""
-        if self._refusal != "":
-            self._refusal = ""
-            self._forwarder.questions.tell("forward", "{}:{}".format(*self.remote))
+    def on_sight(self) -> None:
+        """Do as the table says: the server reaches the peer, or does so no more."""
+        if self.peer.answered:
+            self._waits_for_answer = False
+        self.update()
+        self._host.on_change(self)
 
     def on_refused(self, reason: str) -> None:
-        """Tell why the server did not connect to the peer, once: libzmq tries again and again."""
-        if reason != self._refusal:
-            self._refusal = reason
-            self._on_trouble(self, reason)
+        """Tell why the server does not reach the peer."""
+        self._host.on_trouble(self, reason)
+
+    def on_ended(self, connection: Connection, end: End) -> None:
+        """See to what a connection has left for libzmq."""
+        self._moves.pop(connection, None)
+        self._bytes_sent += connection.bytes_sent
+        self._bytes_received += connection.bytes_received
+        self._last_used = time.monotonic()
+        if self.ending is not None:
+            if end is End.LIBZMQ:
+                self.ending.closed(self._host.program_clock, greeted=connection.greeted)
+            else:
+                self.ending.broke(self._host.program_clock)
+        left = connection.release()
+        if left is not None:
+            delivery = Delivery(*left, self._host.pump, self._deliveries.discard)
+            if delivery.fileno() >= 0:
+                self._deliveries.add(delivery)
+            if self.ending is not None:
+                delivery.close()  # it is not read any more, and must know that it is to come back
+        self.update()
+        self._host.on_change(self)
 
     def stats(self) -> dict[str, int]:
         """Return the counters, by their names in :class:`tunneledzmq.TunnelStats`."""
-        with self._pump.lock:
-            return {
-                "bytes_sent": self.bytes_sent,
-                "bytes_received": self.bytes_received,
-                "connections_open": len(self.connections),
-                "connections_total": self.connections_total,
-            }
+        return {
+            "bytes_sent": self._bytes_sent + sum(c.bytes_sent for c in self.connections),
+            "bytes_received": self._bytes_received
+            + sum(c.bytes_received for c in self.connections),
+            "connections_open": len(self.connections),
+            "connections_total": self._connections_total,
+        }
 
     # The end
 
-    @property
-    def closing(self) -> bool:
-        """Whether libzmq is giving the tunnel up."""
-        return self._closing_since is not None
-
-    @property
-    def needs_checks(self) -> bool:
-        """Whether :meth:`next_check` has something to do."""
-        return self.closing or bool(self._accept_again)
-
-    def close(self, linger: int, grace: float) -> None:
+    def close(self, how: How, linger: int) -> None:
         """Begin to end: libzmq gives the tunnel up.
 
         Args:
+            how: how it does.
             linger: milliseconds for which it may go on sending; -1 for ever.
-            grace: seconds without a connection after which it will not connect again.
         """
-        self._closing_since = time.monotonic()
-        self._linger, self._grace = linger, grace
+        away = 0.0 if self.connections else time.monotonic() - self._last_used
+        self.ending = Ending(how, linger, self.pace, away, self._host.program_clock)
+        for delivery in list(self._deliveries):
+            delivery.close()
+        self.update()
+        self.peer.look()
 
-    def next_check(self, now: float, *, orphaned: bool) -> float | None:
-        """Give up what must be given up, and tell when to look again.
+    @property
+    def needs_program_clock(self) -> bool:
+        """Whether what happens next depends on how long the program has run."""
+        return self.ending is not None and not self._visitors and not self._busy
+
+    def check(self, now: float, *, clock: float, orphaned: bool) -> float | None:
+        """Do what is due.
+
+        Args:
+            now: the time (time.monotonic).
+            clock: seconds for which we have run.
+            orphaned: whether the program has ended, or its context.
 
         Returns:
-            A time (time.monotonic); `None` when the end is reached.
+            When to look again; `None` when the end is reached.
         """
-        with self._pump.lock:
-            if self._accept_again and now >= self._accept_again:
-                self.resume()
-            for connection in list(self.connections):
-                if now >= self._deadline(connection, orphaned):
-                    self.stop_listening()  # libzmq would only set it up again
-                    self._grace = 0.0
-                    connection.abort()
-            again = self._accept_again or float("inf")
-            if self.connections:
-                # One that is busy now may be idle when it is looked at again.
-                return min(
-                    again,
-                    now + IDLE_TIMEOUT,
-                    *(self._deadline(c, orphaned) for c in self.connections),
-                )
-            if orphaned:
-                return None
-            if self._closing_since is None:
-                return again
-            if self._forwarder.transport is None and self._empty_queue():
-                self._last_used = now
-            end = max(self._last_used, self._closing_since)
-            if self._linger >= 0:
-                end = min(end, self._closing_since + self._linger / 1000)
-            end += self._grace
-            return end if now < end else None
-
-    def _deadline(self, connection: Connection, orphaned: bool) -> float:
-        if not self.closing and not orphaned:
-            return float("inf")
-        owes = connection.owes()
-        if self._for_gateway and owes is not Owes.REST:
-            return float("inf")  # that gateway ends it, when it has delivered what it holds
-        if owes is Owes.REST and self._linger >= 0:
-            return connection.last_progress + max(self._linger / 1000, LINGER_STALL_TIMEOUT)
-        if owes is Owes.REST or (owes is Owes.DATA and orphaned):
-            return connection.last_progress + STALL_TIMEOUT
-        if self._closing_since is not None and self._linger == 0:
-            # libzmq closes it without delay, or else is to be cut off.
-            return self._closing_since + (LINGER_STALL_TIMEOUT if owes is Owes.DATA else 0)
+        next_look = self._try_again(now)
+        for delivery in list(self._deliveries):
+            next_look = min(next_look, delivery.check(now))
+        if self.ending is None and not orphaned:
+            return next_look
         if orphaned:
-            return connection.last_progress + ORPHAN_TIMEOUT
-        if owes is Owes.DATA or self._closing_since is None:
-            return float("inf")
-        return max(connection.last_progress, self._closing_since) + IDLE_TIMEOUT
+            self.stop_listening()
+            for delivery in list(self._deliveries):
+                delivery.close()
+        for visitor in [visitor for visitor in self._visitors if visitor.gone]:
+            self._visitors.discard(visitor)
+            visitor.close()
+            if self.ending is not None:
+                self.ending.broke(self._host.program_clock)
+        self._give_up(clock, orphaned)
+        present = len(self.connections) + len(self._visitors)
+        if self._over and not present:
+            return None
+        if self.ending is None:
+            over = not present
+        else:
+            over = self.ending.over(self._host.program_clock, present, orphaned=orphaned)
+        return None if over else min(next_look, now + _STEP)
 
-    def _empty_queue(self) -> bool:
-        """Close the connections that wait for a session; tell whether there were any.
+    def _try_again(self, now: float) -> float:
+        if now >= self._accept_again:
+            self._accept_again = _NEVER
+            if self._impaired:
+                self.update()
+            elif self._server is not None and self._server.listening:
+                self._host.pump.watch(self, READ)
+        return self._accept_again
 
-        A libzmq that still has something to send comes back; of one that has gone they are what
-        is left.
-        """
-        found = False
-        while self._server is not None:
-            try:
-                request, _ = self._server.get_request()
-            except OSError:
-                break
-            request.close()
-            found = True
-        return found
+    def _give_up(self, clock: float, orphaned: bool) -> None:
+        """Give up the connections on which nothing moves any more."""
+        self._busy = False
+        for connection in list(self.connections):
+            owes = connection.owes()
+            self._busy = self._busy or owes is not Owes.NOTHING
+            moved = self._moves.get(connection)
+            if moved is None or moved[0] != connection.last_progress:
+                moved = (connection.last_progress, clock, self._host.program_clock)
+                self._moves[connection] = moved
+            if is_given_up(
+                owes,
+                self.ending,
+                ran=clock - moved[1],
+                program_ran=self._host.program_clock - moved[2],
+                orphaned=orphaned,
+                for_gateway=self.for_gateway,
+            ):
+                self.stop_listening()  # libzmq would only set it up again
+                self._over = True
+                connection.abort()

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from sshtunnel import BaseSSHTunnelForwarderError, SSHTunnelForwarder, _ForwardHandler
 
 from ..listener import address_of
+from .attempt import Attempt
 from .auth import authenticate, load_identities
-from .forward import StreamServer, TCPServer
 from .handshake import connect, handshake
 from .known_hosts import fingerprint
 from .login import Login, LoginError
 from .proxy_command import explain
 from .pump import Link, Pump
-from .questions import Questions
+from .servers import StreamServer, TCPServer
 from .transport import ForwardTransport
 
 __all__ = ["TunnelForwarder"]
-
-# Seconds to wait for the thread of an SSH session that was told to end.
-_END_TIMEOUT = 5.0
 
 
 class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
@@ -37,16 +34,10 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
 
     Args:
         login: where and how to log in.
-        questions: where the program is asked.
-        on_end: called with the reason when a session has ended, on its thread.
+        on_end: called with the session and the reason when one has ended, on its thread.
     """
 
-    def __init__(
-        self,
-        login: Login,
-        questions: Questions,
-        on_end: Callable[[ForwardTransport, str], None],
-    ) -> None:
+    def __init__(self, login: Login, on_end: Callable[[ForwardTransport, str], None]) -> None:
         super().__init__(
             (login.host, login.port),
             ssh_config_file=None,
@@ -58,41 +49,26 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
             logger=logging.getLogger("tunneledzmq.sshtunnel"),
         )
         self.login = login
-        self.questions = questions
-        self.pump = Pump()
-        self.transport: ForwardTransport | None = None
         self._on_end = on_end
-        self._link: Link | None = None
-        self._sock: socket.socket | None = None
-        self._aborted = False
+        # The attempt of the thread that logs in, for the seams that sshtunnel calls on it.
+        self._dialling = threading.local()
         # Of make_server(), for the seams that it calls.
         self._listener: socket.socket | None = None
 
-    def dial(self) -> ForwardTransport:
+    def dial(self, attempt: Attempt) -> ForwardTransport:
         """Set up an SSH session.
 
         Raises:
             LoginError: it cannot be had.
         """
+        self._dialling.attempt = attempt
         try:
             self._connect_to_gateway()
         except BaseException:
-            self.abort()
+            attempt.abort()
             raise
-        self.transport = self._transport
-        return self._transport
-
-    def prepare(self) -> None:
-        """Forget an earlier :meth:`abort`; to be called before :meth:`dial`."""
-        self._aborted = False
-
-    def abort(self) -> None:
-        """Give up what is being dialled, from any thread."""
-        self._aborted = True
-        if self._link is not None:
-            self._link.abort()
-        elif self._sock is not None:
-            self._sock.close()
+        transport: ForwardTransport = self._dialling.transport
+        return transport
 
     def make_server(
         self, remote: tuple[str, int], local: str, listener: socket.socket | None = None
@@ -119,55 +95,40 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         self.tunnel_is_up.pop(server.server_address, None)
         server.server_close()
 
-    def after_fork(self) -> None:
-        """Close a forked child's copy of the SSH socket."""
-        self.pump.after_fork()
-        if self._link is not None:
-            self._link.after_fork()
-
     def close(self) -> None:
-        """End the session in order, close all listeners."""
-        transport = self.transport
-        if transport is not None:
-            transport.disconnect()
-            transport.join(_END_TIMEOUT)
+        """Close all listeners."""
         for server in list(self._server_list):
             self.drop_server(server)
-        self.pump.close()
 
     # sshtunnel's seams
 
     def _connect_to_gateway(self) -> None:
+        attempt: Attempt = self._dialling.attempt
         # A key that cannot be used needs no server to be found out.
         identities = load_identities(self.login)
-        self._transport = self._get_transport()
+        transport = self._dialling.transport = self._get_transport()
         try:
-            trusted = handshake(self._transport, self.login)
+            trusted = handshake(transport, self.login)
         except LoginError as exc:
-            raise explain(exc, self._sock, self.login) from exc
-        key = self._transport.get_remote_server_key()
-        self.questions.tell("host key", f"{key.get_name()} {fingerprint(key)}")
-        authenticate(self._transport, self.login, self.questions, identities, trusted=trusted)
-        self.questions.tell("authenticate", f"as {self.login.user}")
+            raise explain(exc, self._dialling.sock, self.login) from exc
+        questions = attempt.questions
+        key = transport.get_remote_server_key()
+        questions.tell("host key", f"{key.get_name()} {fingerprint(key)}")
+        authenticate(transport, self.login, questions, identities, trusted=trusted)
+        questions.tell("authenticate", f"as {self.login.user}")
+        attempt.check()
         # The session has no need to wake up now and then any more.
-        self._transport.link.settimeout(None)
+        transport.link.settimeout(None)
 
     def _get_transport(self) -> ForwardTransport:
-        self._link = None
-        self._sock = connect(self.login, self.questions)
-        self._link = Link(self._sock, self.pump)
-        if self._aborted:
-            self._link.abort()
-        transport = ForwardTransport(self._link, self.pump, self._session_ended)
-        transport.packetizer.on_banner = partial(self.questions.tell, "banner")
+        attempt: Attempt = self._dialling.attempt
+        sock = self._dialling.sock = connect(self.login, attempt)
+        link = Link(sock, Pump())
+        attempt.on_abort(link.abort)
+        transport = ForwardTransport(link, self._on_end)
+        transport.packetizer.on_banner = partial(attempt.questions.tell, "banner")
         transport.use_compression(self.login.compression)
         return transport
-
-    def _session_ended(self, transport: ForwardTransport, error: Exception | None) -> None:
-        transport.link.abort()
-        if transport is self.transport:
-            self.transport = None
-            self._on_end(transport, transport.disconnect_reason or _reason(error))
 
     def _make_ssh_forward_handler_class(self, remote_address_: tuple[str, int]) -> Any:
         # No handler is ever run: listeners hand their connections to the pump. It only tells the
@@ -192,11 +153,4 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
 
     def __del__(self) -> None:
         # The gateway closes it.
-        with suppress(AttributeError):
-            self.pump.close()
-
-
-def _reason(error: Exception | None) -> str:
-    if error is None or isinstance(error, EOFError):
-        return "the server closed the connection"
-    return str(error) or type(error).__name__
+        pass

@@ -1,4 +1,4 @@
-"""The gateway's request loop: what the program asks for, and the life of the SSH session."""
+"""The gateway's request loop: what the program asks for, and what becomes of its tunnels."""
 
 from __future__ import annotations
 
@@ -7,65 +7,53 @@ import gc
 import getpass
 import logging
 import os
-import random
-import selectors
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum
 
-from ..control import ControlChannel, Message
+from ..control import ControlChannel, How, Message
 from ..directory import is_ours, remove, sweep
 from ..listener import cannot_listen
-from .backend import Forwarder, Transport, make_forwarder
+from .backend import Forwarder, make_forwarder
+from .clocks import OwnClock, ProgramClock
 from .forward import Forward
-from .login import Login, LoginError, Request
-from .questions import Questions
+from .login import LoginError, Request
+from .peers import Peer, Peers
+from .pump import READ, Pump
+from .search import Pace
+from .session import Session, State
 
 __all__ = ["Gateway"]
 
 logger = logging.getLogger("tunneledzmq")
 
-# Seconds before the session is dialled again: at once, then doubling, up to this.
-_FIRST_DELAY = 0.05
-_MAX_DELAY = 0.7
-
 # With more tunnels the program is not told what libzmq has connected to: to look for libzmq's
 # descriptors then takes longer than it is worth.
 _MAX_TOLD = 64
 
-# A session that lasted so many seconds lets the delays begin anew.
-_STABLE = 10.0
+# A program that opens a tunnel waits for the server's word on the peer for so many round trips,
+# and so many seconds: then libzmq's first connect finds what it would find over TCP.
+_ROUND_TRIPS = 3
+_SHORTEST_WAIT = 0.05
+_LONGEST_WAIT = 1.0
 
+# Seconds between looks at local endpoints that nobody is connected to, and how many at a time.
+_ENDPOINTS_STEP = 5.0
+_ENDPOINTS = 256
 
-class Session(Enum):
-    """The SSH session.
+# Seconds between looks where our own clock counts, at least.
+_CLOCK_STEP = 1.0
 
-    =========  ==========================================  ==========================
-    from       on                                          to
-    =========  ==========================================  ==========================
-    OFF        the first ``open``                          DIALING
-    DIALING    logged in                                   UP
-    DIALING    failed, and tunnels are open                WAITING
-    DIALING    refused for good (key, host key)            REFUSED
-    UP         lost                                        WAITING
-    WAITING    the delay is over, or ``open``              DIALING
-    REFUSED    ``open``                                    DIALING
-    =========  ==========================================  ==========================
-    """
-
-    OFF = "off"
-    DIALING = "dialing"
-    UP = "up"
-    WAITING = "waiting"
-    REFUSED = "refused"
+_NEVER = float("inf")
 
 
 class Gateway:
     """One SSH connection for one program.
+
+    All of it belongs to the thread of :meth:`run`, which decides; what is carried belongs to the
+    thread of the SSH session.
 
     Args:
         control: our end of the control pipe.
@@ -75,34 +63,31 @@ class Gateway:
     def __init__(self, control: socket.socket, *, own_process: bool) -> None:
         self._control = ControlChannel(control)
         self._logs = _ControlHandler(self._control) if own_process else None
+        self._from_program = _Source(self._control.fileno, self._receive)
         self._directory = ""
         # Those of the program's own listeners.
         self._directories: set[str] = set()
-        self._questions = Questions(self._control.send)
-        self._login: Login
-        self._forwarder: Forwarder
+        self.pump = Pump()
+        self.forwarder: Forwarder
         # Why there will be no session, whatever the server says.
         self._no_login: LoginError | None = None
+        self._session = Session(self, self._call, self._control.send)
+        self._peers = Peers(self._call, self._on_found)
 
-        # All that follows belongs to the thread of run().
-        self._session = Session.OFF
         self._forwards: dict[int, Forward] = {}
-        # Those of them that are ending, or stopped accepting for a while.
+        # Those of them that are ending, or have something to be looked at.
         self._watched: set[Forward] = set()
-        # "open" requests that wait for the session.
+        # "open" requests that wait for the session, and tunnels whose programs wait for the
+        # server's word on the peer, with the time when they wait no more.
         self._waiting: list[Message] = []
+        self._opening: dict[Forward, tuple[float, str]] = {}
         self._orphaned = False
         self._used = False
-        self._reconnects = 0
-        self._failures = 0
-        self._up_since = 0.0
-        self._dial_at = 0.0
-        self._dial_deadline = float("inf")
-        self._dial_timed_out = False
-        self._dial_again = False
-        self._nobody_waits = False
-        self._ask_at = float("inf")
-        self._unanswered = 0
+        self._clock = OwnClock(time.monotonic())
+        self._program_clock = ProgramClock()
+        self._check_endpoints_at = 0.0
+        # Those that are still to be looked at in this round.
+        self._unchecked: list[Forward] = []
 
         # Calls from other threads, for the thread of run(), and what wakes it.
         self._calls: deque[Callable[[], None]] = deque()
@@ -130,12 +115,13 @@ class Gateway:
             self._control.finish()
             self._waker.close()
             self._wakened.close()
+            self.pump.close()
 
     def _remove_directories(self) -> None:
         # The program, if it was killed, could not: the last gateway that had a socket there does.
         for directory in self._directories:
-            with suppress(OSError):
-                os.rmdir(directory)
+            if all(name.startswith(".") for name in _names(directory)):
+                remove(directory)
         sweep()
 
     def after_fork(self) -> None:
@@ -143,32 +129,24 @@ class Gateway:
         self._control.close()
         self._waker.close()
         self._wakened.close()
-        if self._used:
-            self._forwarder.after_fork()
-            for forward in list(self._forwards.values()):
-                forward.after_fork()
+        if self._session.transport is not None:
+            self._session.transport.after_fork()
+        for forward in list(self._forwards.values()):
+            forward.after_fork()
 
     def _serve(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._control, selectors.EVENT_READ, self._receive)
-            selector.register(self._wakened, selectors.EVENT_READ, self._run_calls)
-            try:
-                while (next_check := self._check()) is not None:
-                    timeout = None if next_check == float("inf") else next_check - time.monotonic()
-                    for key, _ in selector.select(timeout):
-                        if key.data() is False:
-                            selector.unregister(key.fileobj)
-            finally:
-                if self._used:
-                    self._close()
-
-    def _close(self) -> None:
-        self._questions.give_up()
-        if self._session is Session.DIALING:
-            self._forwarder.abort()
-        for forward in self._forwards.values():
-            forward.stop_listening()
-        self._forwarder.close()
+        self.pump.watch(self._from_program, READ)
+        self.pump.watch(_Source(self._wakened.fileno, self._run_calls), READ)
+        try:
+            while (next_check := self._check()) is not None:
+                timeout = None if next_check == _NEVER else next_check - time.monotonic()
+                self.pump.run_once(timeout)
+        finally:
+            if self._used:
+                for forward in self._forwards.values():
+                    forward.stop_listening()
+                self._session.close()
+                self.forwarder.close()
 
     def _call(self, call: Callable[[], None]) -> None:
         """Have something done on the thread of run()."""
@@ -176,20 +154,19 @@ class Gateway:
         with suppress(OSError):  # full: it is awake anyway; closed: nobody is left to do it
             self._waker.send(b"\0")
 
-    def _run_calls(self) -> bool:
+    def _run_calls(self) -> None:
         with suppress(BlockingIOError):
             self._wakened.recv(4096)
         while self._calls:
             self._calls.popleft()()
-        return True
 
     # What the program asks for
 
-    def _receive(self) -> bool:
+    def _receive(self) -> None:
         messages = self._control.receive()
         if messages is None:
             self._on_orphaned()
-            return False
+            return
         for message in messages:
             kind = message.pop("type")
             if kind == "login":
@@ -203,19 +180,17 @@ class Gateway:
             elif kind == "ping":
                 self._on_ping(message["serial"])
             elif kind == "answer":
-                self._questions.answer(message["serial"], message)
-        return True
+                self._session.answer(message)
+            elif kind == "tock":
+                self._program_clock.answered(time.monotonic())
 
     def _on_login(self, request: Message, directory: str, log_level: int) -> None:
         self._directory = directory
         if self._logs is not None:
             logger.setLevel(log_level)
         try:
-            self._forwarder = make_forwarder(
-                Request(**request, local_user=_local_user()),
-                directory,
-                self._questions,
-                self._on_session_end,
+            self.forwarder = make_forwarder(
+                Request(**request, local_user=_local_user()), directory, self._session.on_end
             )
         except LoginError as exc:
             self._no_login = exc
@@ -226,20 +201,21 @@ class Gateway:
                 gc.freeze()
                 gc.enable()
         self._used = True
-        self._login = login = self._forwarder.login
+        self._session.use(self.forwarder)
+        login = self.forwarder.login
         self._control.send(
             {"type": "server", "name": login.server, "connect_timeout": login.connect_timeout}
         )
 
     def _on_open(self, message: Message) -> None:
         if self._no_login is not None:
-            self._session = Session.REFUSED
+            self._session.state = State.REFUSED
             self._fail(message["id"], self._no_login)
             return
         if message["again"]:
-            # After a restart: libzmq is connecting already, and waits in the listener's queue.
+            # After a restart: the program does not wait, and libzmq has an endpoint to come to.
             self._listen(message)
-        elif self._session is Session.UP:
+        elif self._session.state is State.UP:
             self._open(message)
             return
         else:
@@ -247,19 +223,14 @@ class Gateway:
             if message["listener"] is not None and self._listen(message)[0] is None:
                 return
             self._waiting.append(message)
-        if self._session is Session.DIALING and self._login.behind_hop and self._nobody_waits:
-            # Begun when nobody waited: the hop may have to be asked once more to let us in.
-            self._nobody_waits = False
-            self._dial_again = True
-            self._forwarder.abort()
-        elif self._session is not Session.DIALING and self._session is not Session.UP:
-            self._dial()
+        self._session.want()
 
-    def _on_close(self, id: int, linger: int, grace: float) -> None:
+    def _on_close(self, id: int, linger: int, how: str) -> None:
         self._waiting = [message for message in self._waiting if message["id"] != id]
         forward = self._forwards.get(id)
         if forward is not None:
-            forward.close(linger, grace)
+            self._opening.pop(forward, None)
+            forward.close(How(how), linger)
             self._watched.add(forward)
             return
         self._control.send({"type": "closed", "id": id})
@@ -273,7 +244,7 @@ class Gateway:
         def answer(seconds: float | None) -> None:
             self._control.send({"type": "pong", "serial": serial, "seconds": seconds})
 
-        transport = self._forwarder.transport
+        transport = self._session.transport
         if transport is None:
             answer(None)
         else:
@@ -282,8 +253,10 @@ class Gateway:
     def _on_orphaned(self) -> None:
         """Deliver what libzmq has written, take nothing new."""
         self._orphaned = True
-        self._questions.give_up()
+        self.pump.forget(self._from_program)
+        self._session.orphan()
         self._waiting.clear()
+        self._opening.clear()
         for forward in self._forwards.values():
             forward.stop_listening()
         self._watched.update(self._forwards.values())
@@ -296,144 +269,103 @@ class Gateway:
         if forward is None:
             forward, local = self._listen(message)
         if forward is not None:
-            self._control.send({"type": "opened", "id": forward.id, "local": local})
+            self._opening[forward] = (time.monotonic() + self._patience, local)
+            self._watched.add(forward)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that a program waits for the server's word on a peer."""
+        transport = self._session.transport
+        round_trip = 0.0 if transport is None else transport.path.round_trip
+        return min(max(_ROUND_TRIPS * round_trip, _SHORTEST_WAIT), _LONGEST_WAIT)
 
     def _listen(self, message: Message) -> tuple[Forward | None, str]:
         number = message["id"]
         forward = Forward(
-            self._forwarder,
+            self,
             number,
-            (message["host"], message["port"]),
-            self._on_change,
-            self._on_taken,
-            self._on_trouble,
-            for_gateway=message["hop"],
+            self._peers.find((message["host"], message["port"])),
+            Pace(*message["pace"] or (0.0, 0.0, False)),
+            for_gateway=message["pace"] is None,
         )
         try:
             local = forward.listen(message["local"], message["listener"])
         except OSError as exc:
-            text = cannot_listen(self._login.server, message["local"], exc)
+            text = cannot_listen(self.forwarder.login.server, message["local"], exc)
             self._fail(number, LoginError("TunnelError", exc.errno or errno.EIO, text))
             return None, ""
         self._forwards[number] = forward
         directory = os.path.dirname(local.removeprefix("ipc://"))
         if message["listener"] is not None and is_ours(directory):
             self._directories.add(directory)
-        if self._session is Session.UP:
-            forward.resume()
         return forward, local
 
     def _fail(self, number: int, error: LoginError) -> None:
         self._control.send({"type": "failed", "id": number, "error": error.describe()})
 
-    def _on_change(self, forward: Forward) -> None:
-        self._call(lambda: self._look_at(forward))
+    # What tunnels tell
 
-    def _look_at(self, forward: Forward) -> None:
-        if forward.needs_checks and forward.id in self._forwards:
+    @property
+    def has_session(self) -> bool:
+        """Whether there is an SSH session."""
+        return self._session.transport is not None
+
+    @property
+    def program_clock(self) -> float:
+        """Seconds for which the program has run."""
+        return self._program_clock.seconds
+
+    def on_change(self, forward: Forward) -> None:
+        """Look at a tunnel."""
+        if forward.id in self._forwards:
             self._watched.add(forward)
 
-    def _on_taken(self, forward: Forward) -> None:
+    def on_taken(self, forward: Forward) -> None:
+        """Let the program enlarge libzmq's buffer, while there are few tunnels."""
         if len(self._forwards) <= _MAX_TOLD:
-            self._call(lambda: self._control.send({"type": "taken", "id": forward.id}))
+            self._control.send({"type": "taken", "id": forward.id})
 
-    def _on_trouble(self, forward: Forward, reason: str) -> None:
+    def on_trouble(self, forward: Forward, reason: str) -> None:
+        """Tell the program what keeps a tunnel from working."""
         host, port = forward.remote
-        text = f"{self._login.server}: {host}:{port}: {reason}"
-        self._call(lambda: self._tell_trouble(forward.id, text))
-
-    def _tell_trouble(self, number: int, text: str) -> None:
+        text = f"{self.forwarder.login.server}: {host}:{port}: {reason}"
         logger.warning("%s", text)
-        self._control.send({"type": "trouble", "id": number, "message": text})
+        self._control.send({"type": "trouble", "id": forward.id, "message": text})
 
-    # The SSH session
+    def on_endpoint(self, forward: Forward, reason: str | None) -> None:
+        """Tell the program that a local endpoint is lost, or is there again."""
+        if reason is not None:
+            self.on_trouble(forward, reason)
+        self._control.send({"type": "endpoint", "id": forward.id, "there": reason is None})
 
-    def _dial(self) -> None:
-        self._session = Session.DIALING
-        self._nobody_waits = not self._waiting
-        self._dial_timed_out = self._dial_again = False
-        self._forwarder.prepare()
-        self._questions.reset()
-        self._dial_deadline = time.monotonic() + self._login.connect_timeout
-        threading.Thread(target=self._dial_now, name="tunneledzmq-dial", daemon=True).start()
+    def _on_found(self, peer: Peer) -> None:
+        self._session.tell("forward", "{}:{}".format(*peer.remote))
 
-    def _dial_now(self) -> None:
-        try:
-            transport = self._forwarder.dial()
-        except LoginError as exc:
-            error = exc
-        except Exception as exc:
-            logger.debug("unexpected", exc_info=True)
-            error = self._login.no_connection(errno.EPROTO, f"{type(exc).__name__}: {exc}")
-        else:
-            self._call(lambda: self._on_up(transport))
-            return
-        self._call(lambda: self._on_dial_failed(error))
+    # What the session tells
 
-    def _on_up(self, transport: Transport) -> None:
-        if not transport.is_active():
-            error = self._login.no_connection(
-                errno.ECONNRESET, "the server closed the connection after the login"
-            )
-            self._on_dial_failed(error)
-            return
-        logger.info("%s: logged in", self._login.server)
-        self._session = Session.UP
-        self._up_since = time.monotonic()
-        self._dial_deadline = float("inf")
-        self._unanswered = 0
-        self._ask_at = time.monotonic() + (self._alive_step or float("inf"))
+    def on_up(self) -> None:
+        """Carry connections over the new session."""
+        self._peers.on_session(self._session.transport)
         for forward in self._forwards.values():
-            forward.resume()
+            forward.update()
         self._tell_state("up", None)
         waiting, self._waiting = self._waiting, []
         for message in waiting:
             self._open(message)
 
-    def _on_dial_failed(self, error: LoginError) -> None:
-        if self._dial_again:
-            self._dial()
-            return
-        if self._dial_timed_out:
-            error = self._login.timed_out()  # whatever the thread says of its closed socket
-        self._dial_deadline = float("inf")
-        self._fail_waiting(error)
-        if error.passing:
-            self._retry_later(error.message)
-        else:
-            # Asking again would not help, and may get us banned.
-            self._session = Session.REFUSED
-            self._tell_state("down", error.message)
-
-    def _fail_waiting(self, error: LoginError) -> None:
+    def on_down(self, error: LoginError) -> None:
+        """Let no connections come, and tell who waits."""
+        self._peers.on_session(None)
+        for forward in self._forwards.values():
+            forward.update()
         waiting, self._waiting = self._waiting, []
         for message in waiting:
-            forward = self._forwards.pop(message["id"], None)
-            if forward is not None:
-                self._watched.discard(forward)
-                forward.stop_listening()
+            listening = self._forwards.pop(message["id"], None)
+            if listening is not None:
+                self._watched.discard(listening)
+                listening.stop_listening()
             self._fail(message["id"], error)
-
-    def _on_session_end(self, transport: Transport, reason: str) -> None:
-        self._call(lambda: self._on_lost(reason))
-
-    def _on_lost(self, reason: str) -> None:
-        if self._session is not Session.UP:
-            return
-        self._ask_at = float("inf")
-        if time.monotonic() - self._up_since >= _STABLE:
-            self._failures = 0
-        for forward in self._forwards.values():
-            forward.pause()
-        self._reconnects += 1
-        self._retry_later(f"{self._login.server}: the SSH session was lost: {reason}")
-
-    def _retry_later(self, reason: str) -> None:
-        self._session = Session.WAITING
-        delay = min(_FIRST_DELAY * 2**self._failures, _MAX_DELAY)
-        self._failures = min(self._failures + 1, 10)
-        self._dial_at = time.monotonic() + delay * random.uniform(0.5, 1.0)
-        self._tell_state("down", reason)
+        self._tell_state("down", error.message)
 
     def _tell_state(self, state: str, error: str | None) -> None:
         if error is not None and self._forwards:
@@ -443,37 +375,9 @@ class Gateway:
                 "type": "state",
                 "state": state,
                 "error": error,
-                "reconnects": self._reconnects,
+                "reconnects": self._session.reconnects,
             }
         )
-
-    def _ask_alive(self, now: float) -> None:
-        """Find out about a server that is silent (ServerAliveInterval, ServerAliveCountMax).
-
-        It is asked `server_alive_count_max` times, and given up after that many intervals.
-        """
-        transport = self._forwarder.transport
-        if transport is None:
-            return
-        step = self._alive_step
-        heard = transport.last_received
-        if now - heard < step:
-            self._unanswered = 0
-            self._ask_at = heard + step
-        elif self._unanswered < self._login.server_alive_count_max:
-            self._unanswered += 1
-            self._ask_at = now + step
-            with suppress(OSError, EOFError):
-                transport.ask_alive()
-        else:
-            self._ask_at = float("inf")
-            transport.abort()
-
-    @property
-    def _alive_step(self) -> float:
-        """Seconds between questions: the last one needs time for its answer as well."""
-        count = self._login.server_alive_count_max
-        return self._login.server_alive_interval * count / (count + 1)
 
     # Time
 
@@ -484,37 +388,78 @@ class Gateway:
             When to look again (time.monotonic); `None` when there is nothing left to do.
         """
         now = time.monotonic()
-        next_check = float("inf")
-        for forward in list(self._watched):
-            check = forward.next_check(now, orphaned=self._orphaned)
-            if check is None:
-                forward.stop_listening()
-                self._watched.discard(forward)
-                del self._forwards[forward.id]
-                self._control.send({"type": "closed", "id": forward.id, **forward.stats()})
-            else:
-                next_check = min(next_check, check)
-        if self._session is not Session.OFF and not self._forwards and not self._waiting:
+        next_check = min(self._session.check(now), self._peers.check(now))
+        next_check = min(next_check, self._check_opening(now), self._check_endpoints(now))
+        next_check = min(next_check, self._check_watched(now))
+        if self._session.state is not State.OFF and not self._forwards and not self._waiting:
             return None
         if self._orphaned and not self._forwards:
             return None
-        if self._session is Session.WAITING:
-            if now >= self._dial_at:
-                self._dial()
-            next_check = min(next_check, self._dial_at)
-        if self._session is Session.DIALING and not self._dial_timed_out:
-            deadline = self._dial_deadline + self._questions.taken
-            if self._questions.pending:
-                pass  # the answer wakes us
-            elif now >= deadline:
-                self._dial_timed_out = True
-                self._fail_waiting(self._login.timed_out())
-                self._forwarder.abort()
+        return next_check
+
+    def _check_opening(self, now: float) -> float:
+        """Answer programs about whose peers there is word, or that have waited long enough."""
+        for forward, (until, local) in list(self._opening.items()):
+            if forward.for_gateway or forward.peer.answered or now >= until:
+                del self._opening[forward]
+                forward.answered()
+                self._control.send({"type": "opened", "id": forward.id, "local": local})
+        return min((until for until, _ in self._opening.values()), default=_NEVER)
+
+    def _check_endpoints(self, now: float) -> float:
+        """See whether the local endpoints are still there to which libzmq may come."""
+        if now >= self._check_endpoints_at:
+            self._check_endpoints_at = now + _ENDPOINTS_STEP
+            if not self._unchecked:
+                self._unchecked = list(self._forwards.values())
+            some, self._unchecked = self._unchecked[:_ENDPOINTS], self._unchecked[_ENDPOINTS:]
+            for forward in some:
+                if not forward.connections:
+                    forward.check_endpoint()
+        return self._check_endpoints_at if self._forwards else _NEVER
+
+    def _check_watched(self, now: float) -> float:
+        next_check = _NEVER
+        clock = self._clock.read(now)
+        for forward in list(self._watched):
+            check = forward.check(now, clock=clock, orphaned=self._orphaned)
+            if check is None:
+                self._end(forward)
+            elif check == _NEVER and forward.ending is None:
+                self._watched.discard(forward)
             else:
-                next_check = min(next_check, deadline)
-        if now >= self._ask_at:
-            self._ask_alive(now)
-        return min(next_check, self._ask_at)
+                next_check = min(next_check, check)
+        if any(forward.needs_program_clock for forward in self._watched):
+            if not self._orphaned and self._program_clock.look(now):
+                self._control.send({"type": "tick"})
+            next_check = min(next_check, self._program_clock.next_look)
+        if self._watched:
+            next_check = min(next_check, now + _CLOCK_STEP)
+        return next_check
+
+    def _end(self, forward: Forward) -> None:
+        forward.stop_listening()
+        self._watched.discard(forward)
+        del self._forwards[forward.id]
+        self._control.send({"type": "closed", "id": forward.id, **forward.stats()})
+
+
+class _Source:
+    """What the pump watches besides the tunnels."""
+
+    def __init__(self, fileno: Callable[[], int], on_ready: Callable[[], None]) -> None:
+        self.fileno = fileno
+        self._on_ready = on_ready
+
+    def ready(self, events: int) -> None:
+        self._on_ready()
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
 
 
 def _local_user() -> str:

@@ -14,6 +14,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 
 from . import known_hosts
 from .algorithms import choose_algorithms
+from .attempt import Attempt
 from .known_hosts import KnownHosts, Verdict
 from .login import Login, LoginError
 from .proxy_command import connect_over_command
@@ -27,23 +28,27 @@ __all__ = ["connect", "handshake", "watch_peer"]
 logger = logging.getLogger("tunneledzmq")
 
 
-def connect(login: Login, questions: Questions) -> socket.socket:
+def connect(login: Login, attempt: Attempt) -> socket.socket:
     """Connect to the server: over its hop, over a command, or directly.
 
     Raises:
         LoginError: it cannot be reached.
     """
+    questions = attempt.questions
     if login.behind_hop:
         questions.tell("resolve", "by the hop")
         sock = _connect_over_hop(login, questions.hop(login))
-        questions.tell("connect", "over the hop")
-        return sock
-    if login.proxy_command is not None:
+        done = "over the hop"
+    elif login.proxy_command is not None:
         questions.tell("resolve", "by the ProxyCommand")
-        command = connect_over_command(login)
-        questions.tell("connect", f"over ProxyCommand {login.proxy_command!r}")
-        return command
-    return _connect_directly(login, questions)
+        sock = connect_over_command(login)
+        done = f"over ProxyCommand {login.proxy_command!r}"
+    else:
+        sock = _connect_directly(login, questions)
+        done = "{} port {}".format(*sock.getpeername())
+    attempt.on_abort(sock.close)
+    questions.tell("connect", done)
+    return sock
 
 
 def _connect_over_hop(login: Login, path: str) -> socket.socket:
@@ -82,7 +87,6 @@ def _connect_directly(login: Login, questions: Questions) -> socket.socket:
             _bind(sock, login)
             sock.connect(address)
             watch_peer(sock, login.server_alive_interval * login.server_alive_count_max)
-            questions.tell("connect", "{} port {}".format(*address))
             return sock
         except OSError as exc:
             if sock is not None:
@@ -163,7 +167,7 @@ def _no_ssh(transport: ForwardTransport, login: Login, exc: Exception) -> LoginE
             errno.ECONNRESET, "the server closed the connection before the login"
         )
     if "No existing session" in text:  # start_client() ran out of time
-        return login.timed_out()
+        return login.timed_out("banner" if transport.remote_version else "connect")
     return login.no_connection(
         errno.EPROTO, f"no SSH server there, or a broken one: {text or 'it hung up'}"
     )

@@ -186,16 +186,42 @@ class Login:
         """Make the error for a server that is not believed."""
         return LoginError(kind, code, f"{self.server}: {text}")
 
-    def timed_out(self) -> LoginError:
-        """Make the error for a login that took longer than it may."""
-        if self.proxy_command is not None:
-            return self.no_connection(
-                errno.ETIMEDOUT,
-                f"no answer over ProxyCommand {self.proxy_command!r} within connect_timeout "
-                f"({self.connect_timeout:g} s): does it reach the server?",
+    def given_up(self) -> LoginError:
+        """Make the error for a login that nobody waits for any more."""
+        return self.no_connection(errno.ECONNABORTED, "the login was given up")
+
+    def timed_out(self, stage: str = "") -> LoginError:
+        """Make the error for a login that took longer than it may.
+
+        Args:
+            stage: the last step that was done, by its name in ``tunneledzmq check``.
+        """
+        within = f"within connect_timeout ({self.connect_timeout:g} s)"
+        if stage == "connect" and self.proxy_command is not None:
+            text = (
+                f"no answer over ProxyCommand {self.proxy_command!r} {within}: does it reach the "
+                "server?"
             )
-        return self.no_connection(
-            errno.ETIMEDOUT,
-            f"no answer within connect_timeout ({self.connect_timeout:g} s): is the host up, is "
-            "the port right, and does a firewall let it through?",
-        )
+        else:
+            text = _TIMED_OUT.get(stage, _TIMED_OUT[""]).format(within=within)
+        return self.no_connection(errno.ETIMEDOUT, text)
+
+
+# By the last step that was done.
+_TIMED_OUT = {
+    "": (
+        "no answer {within}: is the host up, is the port right, and does a firewall let it through?"
+    ),
+    "connect": (
+        "connected, but what listens there did not say {within} that it is an SSH server: is the "
+        "port right? If it is only slow, pass a longer connect_timeout="
+    ),
+    "banner": (
+        "the SSH server answered, but the key exchange was not done {within}: if it is only slow, "
+        "pass a longer connect_timeout="
+    ),
+    "host key": (
+        "the SSH server answered and proved who it is, but the login was not done {within}: if it "
+        "is only slow to decide, pass a longer connect_timeout="
+    ),
+}

@@ -61,6 +61,11 @@ class LinkPacketizer(Packetizer):  # type: ignore[misc]
     # Called with the server's identification (RFC 4253, section 4.2).
     on_banner: Callable[[str], None]
 
+    def release(self) -> None:
+        """Drop what the session has needed: it has ended."""
+        del self.transport
+        self.on_banner = lambda line: None
+
     def readline(self, timeout: float) -> str:
         """Read a line of what comes before the first packet."""
         line: str = super().readline(timeout)
@@ -126,6 +131,12 @@ class BatchPacketizer(LinkPacketizer):
         self._inflate: Callable[[bytes], bytes] | None = None
         # Decrypted packets. The data of successive ones is made to lie together.
         self._plain = memoryview(bytearray(HEADROOM + _PLAIN_SIZE + _MAX_PACKET + TAILROOM))
+
+    def release(self) -> None:
+        """Drop what the session has needed: it has ended."""
+        super().release()
+        self._plain = self._random = memoryview(b"")
+        self._sealer = self._opener = None
 
     # Keys, as the key exchange sets them
 

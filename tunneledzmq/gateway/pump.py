@@ -13,6 +13,8 @@ import time
 from contextlib import suppress
 from typing import Protocol
 
+from .kernel import look_at
+
 __all__ = ["READ", "WRITE", "Link", "Pump", "Source"]
 
 READ = selectors.EVENT_READ
@@ -93,7 +95,9 @@ class Pump:
 
     def close(self) -> None:
         """Close the selector."""
-        self._selector.close()
+        with self.lock:
+            self._interest.clear()
+            self._selector.close()
 
 
 class Link:
@@ -101,7 +105,7 @@ class Link:
 
     def __init__(self, sock: socket.socket, pump: Pump) -> None:
         self._sock = sock
-        self._pump = pump
+        self.pump = pump
         self._timeout: float | None = None
         # Whether recv() tells the end of file, and whether the socket is closed.
         self._closed = False
@@ -144,7 +148,7 @@ class Link:
 
     def send(self, data: bytes | memoryview) -> int:
         """Take `data` for the server. Never blocks, and takes all of it."""
-        with self._pump.lock:
+        with self.pump.lock:
             output, at = self.room(len(data))
             output[at : at + len(data)] = data
             self.sent(len(data))
@@ -165,7 +169,7 @@ class Link:
 
     def abort(self) -> None:
         """Close without sending what still waits."""
-        with self._pump.lock:
+        with self.pump.lock:
             self._output_start = self._output_end
             self.close()
 
@@ -175,7 +179,7 @@ class Link:
         The thread that runs the pump may be waiting for this socket: another thread only shuts it
         down, which wakes that thread, and leaves it to close it when its session ends.
         """
-        with self._pump.lock:
+        with self.pump.lock:
             if not self._closed:
                 self._closed = True
                 with suppress(OSError):
@@ -185,13 +189,24 @@ class Link:
                     self._sock.shutdown(socket.SHUT_RDWR)
             if not self._released and self._thread in (0, threading.get_ident()):
                 self._released = True
-                self._pump.forget(self)
+                self.pump.forget(self)
                 self._sock.close()
 
     def after_fork(self) -> None:
         """Close a forked child's copy of the socket, which is still the parent's to use."""
         self._closed = self._released = True
         self._sock.close()
+
+    def release(self) -> None:
+        """Drop the buffers: the session has ended."""
+        self.buffer = self._output = memoryview(b"")
+        self.start = self.end = self._output_start = self._output_end = 0
+        self.on_writable = _nothing
+
+    def heard(self, now: float) -> float:
+        """Return when bytes came last (time.monotonic); `now` if some lie in the kernel."""
+        with self.pump.lock:
+            return now if not self._closed and look_at(self._sock)[1] else self.last_received
 
     # For the packetizer and the connections
 
@@ -232,7 +247,7 @@ class Link:
         """
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         while True:
-            with self._pump.lock:
+            with self.pump.lock:
                 self._thread = threading.get_ident()
                 if self._closed:
                     return False
@@ -245,10 +260,10 @@ class Link:
                 raise TimeoutError
             if self._unacknowledged:
                 # What is sent meanwhile takes the acknowledgement along.
-                if self._pump.run_once(0):
+                if self.pump.run_once(0):
                     continue
                 self._acknowledge()
-            self._pump.run_once(timeout)
+            self.pump.run_once(timeout)
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -282,7 +297,7 @@ class Link:
         return True
 
     def _acknowledge(self) -> None:
-        with self._pump.lock:
+        with self.pump.lock:
             self._unacknowledged = False
             if self._quickack is not None and not self._closed:
                 self._sock.setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
@@ -306,7 +321,7 @@ class Link:
         waits = start < end
         if waits != self._waits_to_write:
             self._waits_to_write = waits
-            self._pump.watch(self, READ | WRITE if waits else READ)
+            self.pump.watch(self, READ | WRITE if waits else READ)
         if self._was_full and end - start < _LOW_WATER:
             self._was_full = False
             self.on_writable()

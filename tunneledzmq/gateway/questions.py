@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Iterator
 
 from ..control import Message
 from .login import Login, LoginError
@@ -15,15 +13,18 @@ __all__ = ["Questions"]
 
 
 class Questions:
-    """Questions of the dialling thread, which the request loop sends and whose answers it gets.
+    """The questions of one login, which the request loop sends and whose answers it gets.
 
     Args:
         send: sends a message to the program.
+        serials: numbers for the questions.
     """
 
-    def __init__(self, send: Callable[[Message], None]) -> None:
+    def __init__(self, send: Callable[[Message], None], serials: Iterator[int]) -> None:
         self._send = send
-        self._serials = count(1)
+        self._serials = serials
+        self.stage = ""
+        """The last step that is done, by its name in ``tunneledzmq check``."""
 
         # Mutex for the state below.
         self._lock = threading.Lock()
@@ -32,7 +33,7 @@ class Questions:
         self._answer: Message = {}
         self._nobody = False
 
-        # Seconds that the program took for its answers since the last reset().
+        # Seconds that the program took for its answers.
         self._taken = 0.0
         self._asked_at: float | None = None
         self._began = time.monotonic()
@@ -41,27 +42,20 @@ class Questions:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the last reset(), without those that the program took."""
-        return time.monotonic() - self._began - self.taken
-
-    @property
-    def taken(self) -> float:
-        """Seconds that the program took, which are not the server's to answer for."""
-        asked_at = self._asked_at
-        return self._taken if asked_at is None else self._taken + time.monotonic() - asked_at
+        """Seconds since the beginning, without those that the program took."""
+        now = time.monotonic()
+        with self._lock:
+            waiting = 0.0 if self._asked_at is None else now - self._asked_at
+            return now - self._began - self._taken - waiting
 
     @property
     def pending(self) -> bool:
         """Whether the program has a question to answer."""
         return self._asked_at is not None
 
-    def reset(self) -> None:
-        """Begin to count anew: for a new dial."""
-        self._taken = 0.0
-        self._began = self._step_done_at = time.monotonic()
-
     def tell(self, step: str, detail: str) -> None:
         """Tell the program of a step that is done, by its name in ``tunneledzmq check``."""
+        self.stage = step
         before, self._step_done_at = self._step_done_at, time.monotonic()
         seconds = self._step_done_at - before
         self._send({"type": "step", "name": step, "seconds": seconds, "detail": detail})
@@ -98,32 +92,38 @@ class Questions:
             raise LoginError(error.kind, error.errno, f"{login.server}: hop {error.message}")
         path: str | None = answer.get("value")
         if path is None:
-            raise login.no_connection(errno.ECONNABORTED, "the program has ended")
+            raise login.given_up()
         return path
 
     def answer(self, serial: int, message: Message) -> None:
         """Hand an answer to the thread that asked."""
         with self._lock:
-            if serial == self._serial:
-                self._answer = message
-                self._answered.set()
+            if serial == self._serial and self._asked_at is not None:
+                self._settle(message)
 
     def give_up(self) -> None:
         """Answer what is asked now, and whatever will be: nobody is there any more."""
         with self._lock:
             self._nobody = True
-            self._answered.set()
+            if self._asked_at is not None:
+                self._settle({})
+
+    def _settle(self, answer: Message) -> None:
+        # From here on the time is the server's again, whenever the thread that asked wakes up.
+        assert self._asked_at is not None
+        self._taken += time.monotonic() - self._asked_at
+        self._asked_at = None
+        self._answer = answer
+        self._answered.set()
 
     def _ask(self, question: Message) -> Message:
         with self._lock:
             if self._nobody:
                 return {}
             self._serial = next(self._serials)
-            self._answer = {}
             self._answered.clear()
             self._asked_at = time.monotonic()
-        self._send({"type": "ask", "serial": self._serial, **question})
+            # With the lock: an answer finds the question asked.
+            self._send({"type": "ask", "serial": self._serial, **question})
         self._answered.wait()
-        self._taken += time.monotonic() - self._asked_at
-        self._asked_at = None
         return self._answer

@@ -40,7 +40,7 @@ from paramiko.message import Message
 from .auth.userauth import Userauth
 from .connection import Connection
 from .packetizer import HEADROOM, TAILROOM, LinkPacketizer, packetizer_class
-from .pump import Link, Pump
+from .pump import Link
 from .refusal import refusal
 from .window import FIRST_SIZE, Path
 
@@ -58,9 +58,6 @@ _MAX_DATA_IN = 7 << 15
 
 # Bytes to read from libzmq at once.
 _READ_SIZE = 1 << 19
-
-# Seconds between looks at connections that are being finished.
-_FINISH_STEP = 5.0
 
 # RFC 4253, section 11.1.
 _DISCONNECT_BY_APPLICATION = 11
@@ -86,8 +83,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
 
     Args:
         link: the connection to the server.
-        pump: the event loop, which this transport's thread runs.
-        on_end: called on that thread when the session has ended.
+        on_end: called with the reason when the session has ended, on this transport's thread,
+            which runs the link's pump.
     """
 
     packetizer: LinkPacketizer
@@ -96,10 +93,10 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
     def __init__(
         self,
         link: Link,
-        pump: Pump,
-        on_end: Callable[[ForwardTransport, Exception | None], None],
+        on_end: Callable[[ForwardTransport, str], None],
     ) -> None:
-        self.pump = pump
+        self.pump = link.pump
+        self.ended = False
         # For whichever connection reads from libzmq at the moment.
         self._read_buffer = memoryview(bytearray(HEADROOM + _READ_SIZE + TAILROOM))
         self.read_buffer = self._read_buffer[HEADROOM:-TAILROOM]
@@ -108,8 +105,6 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         # Channels until the server has closed them too, by our numbers.
         self.connections: dict[int, Connection] = {}
         self._numbers = count()
-        # Connections that the peer has ended, and of which libzmq has not taken all yet.
-        self.finishing: set[Connection] = set()
         # Connections that wait until the session takes data again, and messages that do.
         self.paused: list[Connection] = []
         self._deferred: list[Message] = []
@@ -147,16 +142,25 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
             super().run()
         finally:
             with self.pump.lock:
+                self.ended = True
+            self._on_end(self, self.disconnect_reason or _reason(self.saved_exception))
+            with self.pump.lock:
                 for connection in list(self.connections.values()):
                     connection.lost()
-                self.connections.clear()
-            self._on_end(self, self.saved_exception)
-            # What the server had sent in full before is libzmq's, session or not.
-            while self.finishing:
-                self.pump.run_once(_FINISH_STEP)
-                with self.pump.lock:
-                    for connection in list(self.finishing):
-                        connection.give_up_if_stalled()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Drop the buffers, and what would keep this object alive: there may be many sessions."""
+        self.link.abort()
+        self.link.release()
+        self.pump.close()
+        self.packetizer.release()
+        self.connections.clear()
+        self.paused.clear()
+        self._deferred.clear()
+        self._asked.clear()
+        self._read_buffer = self.read_buffer = memoryview(b"")
+        self._handler_table.clear()
 
     @property
     def writable(self) -> bool:
@@ -168,10 +172,13 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         """Whether a key exchange allows certain messages only."""
         return bool(self._expected_packet)
 
-    @property
-    def last_received(self) -> float:
-        """When the server was heard last (time.monotonic)."""
-        return self.link.last_received
+    def heard(self, now: float) -> float:
+        """Return when the server was heard last (time.monotonic); `now` for what lies unread."""
+        return self.link.heard(now)
+
+    def after_fork(self) -> None:
+        """Close a forked child's copy of the SSH socket."""
+        self.link.after_fork()
 
     def abort(self) -> None:
         """End the session at once."""
@@ -359,6 +366,12 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
             connection.refused(refusal(code, reason))
 
     _channel_handler_table: dict[int, Handler]
+
+
+def _reason(error: Exception | None) -> str:
+    if error is None or isinstance(error, EOFError):
+        return "the server closed the connection"
+    return str(error) or type(error).__name__
 
 
 def _message(kind: int) -> Message:

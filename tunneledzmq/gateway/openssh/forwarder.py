@@ -6,19 +6,21 @@ import errno
 import logging
 import os
 import selectors
+import shutil
 import socket
 import socketserver
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from itertools import count
 
+from ...directory import restore
 from ...listener import address_of
+from ..attempt import Attempt
 from ..backend import Transport
-from ..forward import StreamServer, TCPServer
 from ..handshake import connect, watch_peer
-from ..pump import Pump
-from ..questions import Questions
+from ..servers import StreamServer, TCPServer
 from . import mux
 from .answers import Answers
 from .command import OpenSSHLogin, master_command
@@ -33,9 +35,6 @@ logger = logging.getLogger("tunneledzmq")
 # Seconds between looks for the control socket, which appears just after the login.
 _LOOK_STEP = 0.005
 
-# Seconds for a login that is given up.
-_GIVE_UP_TIMEOUT = 2.0
-
 # Seconds for the last words of an ssh that has ended.
 _LAST_WORDS = 0.5
 
@@ -46,39 +45,22 @@ class OpenSSHForwarder:
     Args:
         login: where and how to log in.
         directory: a private one.
-        questions: where the program is asked.
-        on_end: called with the reason when a session has ended, on its thread.
+        on_end: called with the session and the reason when one has ended, on its thread.
     """
 
     def __init__(
         self,
         login: OpenSSHLogin,
         directory: str,
-        questions: Questions,
         on_end: Callable[[Transport, str], None],
     ) -> None:
         self.login = login
-        self.pump = Pump()
-        self.transport: OpenSSHTransport | None = None
         self._directory = directory
-        self._control_path = os.path.join(directory, "ssh")
-        self.questions = questions
+        self._numbers = count(1)
         self._on_end = on_end
         self._servers: list[TCPServer | StreamServer] = []
 
-        # Held while there are files of a login in the directory, and a process.
-        self._logging_in = threading.Lock()
-        # Of what is being dialled, for abort().
-        self._aborted = False
-        self._sock: socket.socket | None = None
-        self._process: MasterProcess | None = None
-        self._answers: Answers | None = None
-
-    def prepare(self) -> None:
-        """Forget an earlier :meth:`abort`; to be called before :meth:`dial`."""
-        self._aborted = False
-
-    def dial(self) -> OpenSSHTransport:
+    def dial(self, attempt: Attempt) -> OpenSSHTransport:
         """Log in, or find the user's own master, which has.
 
         Raises:
@@ -86,21 +68,17 @@ class OpenSSHForwarder:
         """
         said = Said()
         try:
-            transport = self._users_master(said) or self._own_master(said)
+            transport = self._users_master(said) or self._own_master(attempt, said)
         except (OSError, mux.ProtocolError) as exc:
+            attempt.abort()
             code = exc.errno if isinstance(exc, OSError) else None
             raise self.login.no_connection(code or errno.EPROTO, f"ssh: {exc}") from exc
-        self.transport = transport
+        except BaseException:
+            attempt.abort()
+            raise
         transport.start()
+        attempt.on_abort(transport.abort)
         return transport
-
-    def abort(self) -> None:
-        """Give up what is being dialled, from any thread."""
-        self._aborted = True
-        if self._sock is not None:
-            self._sock.close()
-        if self._process is not None:
-            self._process.kill()
 
     def make_server(
         self, remote: tuple[str, int], local: str, listener: socket.socket | None = None
@@ -123,25 +101,10 @@ class OpenSSHForwarder:
         self._servers.remove(server)
         server.server_close()
 
-    def after_fork(self) -> None:
-        """Close a forked child's copies of what belongs to its parent's session."""
-        self.pump.after_fork()
-        for part in (self._process, self._answers, self.transport):
-            if part is not None:
-                part.after_fork()
-
     def close(self) -> None:
-        """End the session in order, close all listeners."""
-        transport = self.transport
-        if transport is not None:
-            transport.disconnect()
-            transport.join()
-        # What was given up takes its files along; then the directory can be removed.
-        if self._logging_in.acquire(timeout=_GIVE_UP_TIMEOUT):
-            self._logging_in.release()
+        """Close all listeners."""
         for server in list(self._servers):
             self.drop_server(server)
-        self.pump.close()
 
     # Logging in
 
@@ -150,32 +113,28 @@ class OpenSSHForwarder:
         if not self.login.control_path:
             return None
         try:
-            found = OpenSSHTransport(
-                self.login.control_path, self.pump, self._session_ended, None, said
-            )
+            found = OpenSSHTransport(self.login.control_path, self._on_end, None, said)
         except (OSError, mux.ProtocolError):
             return None
         logger.info("%s: over the master at %s", self.login.server, self.login.control_path)
         return found
 
-    def _own_master(self, said: Said) -> OpenSSHTransport:
+    def _own_master(self, attempt: Attempt, said: Said) -> OpenSSHTransport:
         self._check_keyfiles()
         if self.login.strict_host_key_checking != "yes" and self.login.user_known_hosts:
             _open_for_new_keys(self.login.user_known_hosts[0])
         # A connection that cannot be made needs no ssh to be found out.
-        self._sock = None if self.login.connects_itself else self._connect()
-        with self._logging_in:
-            if self._aborted:
-                if self._sock is not None:
-                    self._sock.close()
-                raise self.login.no_connection(errno.ECONNABORTED, "the login was given up")
-            answers = Answers(self.login, self.questions, self._directory, self._sock)
-            self._answers = answers
-            try:
-                return self._log_in(answers, said)
-            finally:
-                answers.close()
-                self._answers = self._sock = None
+        sock = None if self.login.connects_itself else self._connect(attempt)
+        # Of its own: there may be files of an attempt that was left behind.
+        restore(self._directory)
+        directory = os.path.join(self._directory, f"s{next(self._numbers)}")
+        os.mkdir(directory, 0o700)
+        attempt.on_abort(partial(shutil.rmtree, directory, ignore_errors=True))
+        answers = Answers(self.login, attempt.questions, directory, sock)
+        try:
+            return self._log_in(attempt, answers, said, directory)
+        finally:
+            answers.close()
 
     def _check_keyfiles(self) -> None:
         # ssh would go on without.
@@ -188,8 +147,8 @@ class OpenSSHForwarder:
                     exc.errno or errno.EIO, f"the key file {path} cannot be read: {exc.strerror}"
                 ) from exc
 
-    def _connect(self) -> socket.socket:
-        sock = connect(self.login, self.questions)
+    def _connect(self, attempt: Attempt) -> socket.socket:
+        sock = connect(self.login, attempt)
         sock.setblocking(True)
         if sock.family != socket.AF_UNIX:
             # ssh asks for it only for a terminal's sake. Without, what is small waits for the
@@ -198,24 +157,19 @@ class OpenSSHForwarder:
             watch_peer(sock, self.login.patience)
         return sock
 
-    def _log_in(self, answers: Answers, said: Said) -> OpenSSHTransport:
-        with suppress(FileNotFoundError):
-            os.unlink(self._control_path)
-        command = master_command(self.login, self._control_path, answers.path)
+    def _log_in(
+        self, attempt: Attempt, answers: Answers, said: Said, directory: str
+    ) -> OpenSSHTransport:
+        control_path = os.path.join(directory, "ssh")
+        command = master_command(self.login, control_path, answers.path)
         process = MasterProcess(command, _environment(answers.askpass))
-        self._process = process
         try:
-            if self._aborted:
-                process.kill()
-            self._wait_for_login(process, answers, said)
-            transport = OpenSSHTransport(
-                self._control_path, self.pump, self._session_ended, process, said
-            )
+            attempt.on_abort(process.kill)
+            self._wait_for_login(attempt, process, answers, said, control_path)
+            transport = OpenSSHTransport(control_path, self._on_end, process, said, directory)
         except BaseException:
             process.end()
             raise
-        finally:
-            self._process = None
         if changed := changed_host_key(said):
             logger.warning(
                 "%s: %s; going on without password, as strict_host_key_checking=no",
@@ -226,12 +180,14 @@ class OpenSSHForwarder:
             logger.info("%s: %s", self.login.server, added[0])
         return transport
 
-    def _tell(self, said: Said) -> None:
-        """Tell of the steps that ssh has done."""
-        for step, detail in said.steps():
-            self.questions.tell(step, detail)
-
-    def _wait_for_login(self, process: MasterProcess, answers: Answers, said: Said) -> None:
+    def _wait_for_login(
+        self,
+        attempt: Attempt,
+        process: MasterProcess,
+        answers: Answers,
+        said: Said,
+        control_path: str,
+    ) -> None:
         with selectors.DefaultSelector() as selector:
             for source in (process.stderr, process.life, answers):
                 selector.register(source, selectors.EVENT_READ)
@@ -242,20 +198,21 @@ class OpenSSHForwarder:
                 }
                 if process.stderr in ready and not process.read_stderr(said):
                     selector.unregister(process.stderr)
-                self._tell(said)
+                _tell(attempt, said)
                 if process.life in ready:
                     _read_to_the_end(process, said)
-                    self._tell(said)
+                    _tell(attempt, said)
                     raise login_error(self.login, said)
                 if answers in ready:
                     answers.answer()
-                if said.authenticated and os.path.exists(self._control_path):
+                if said.authenticated and os.path.exists(control_path):
                     return
 
-    def _session_ended(self, transport: OpenSSHTransport, reason: str) -> None:
-        if transport is self.transport:
-            self.transport = None
-            self._on_end(transport, reason)
+
+def _tell(attempt: Attempt, said: Said) -> None:
+    """Tell of the steps that ssh has done."""
+    for step, detail in said.steps():
+        attempt.questions.tell(step, detail)
 
 
 def _read_to_the_end(process: MasterProcess, said: Said) -> None:

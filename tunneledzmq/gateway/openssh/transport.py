@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,9 +29,6 @@ _READ_SIZE = 1 << 18
 # Control connections that ssh has not taken yet; it lets 64 wait.
 _MAX_ASKING = 32
 
-# Seconds between looks at connections that are being finished.
-_FINISH_STEP = 5.0
-
 # Seconds for ssh to end in order.
 _END_TIMEOUT = 2.0
 
@@ -43,10 +40,10 @@ class OpenSSHTransport:
 
     Args:
         control_path: where the master listens.
-        pump: the event loop.
         on_end: called on the thread, with the reason, when the session has ended.
         process: the master, if it is ours to end.
         said: what it has said up to now.
+        directory: where its control socket is, if that is ours to remove.
 
     Raises:
         OSError: nobody listens there.
@@ -56,17 +53,17 @@ class OpenSSHTransport:
     def __init__(
         self,
         control_path: str,
-        pump: Pump,
         on_end: Callable[[OpenSSHTransport, str], None],
         process: MasterProcess | None,
         said: Said,
+        directory: str = "",
     ) -> None:
         self.control_path = control_path
-        self.pump = pump
+        self.pump = Pump()
+        self.ended = False
+        self._directory = directory
         # For whichever connection reads from libzmq at the moment.
         self.read_buffer = memoryview(bytearray(_READ_SIZE))
-        # Connections that the peer has ended, and of which libzmq has not taken all yet.
-        self.finishing: set[Connection] = set()
         self.path = Path()
         # ssh takes data at all times.
         self.writable = True
@@ -79,7 +76,6 @@ class OpenSSHTransport:
         # Those that are not asked for yet, and those that are.
         self._waiting: deque[Channel] = deque()
         self._asking: set[Channel] = set()
-        self._ended = False
 
         # It lives as long as the master does.
         keeper = socket.socket(socket.AF_UNIX)
@@ -113,15 +109,14 @@ class OpenSSHTransport:
 
     def is_active(self) -> bool:
         """Whether the master lives."""
-        return not self._ended
+        return not self.ended
 
-    @property
-    def last_received(self) -> float:
-        """ssh sees to it itself that the server answers."""
-        return time.monotonic()
+    def heard(self, now: float) -> float:
+        """Return `now`: ssh sees to it itself that the server answers."""
+        return now
 
     def ask_alive(self, on_answer: Callable[[float | None], None] | None = None) -> None:
-        """Do nothing: see :attr:`last_received`. ssh tells nobody how long an answer took."""
+        """Do nothing: see :meth:`heard`. ssh tells nobody how long an answer took."""
         if on_answer is not None:
             on_answer(None)
 
@@ -177,6 +172,9 @@ class OpenSSHTransport:
             self._asking.add(channel)
             try:
                 channel.start()
+            except (FileNotFoundError, ConnectionRefusedError):
+                self._end()  # its socket was removed: nobody can ask it for anything any more
+                return
             except OSError as exc:
                 if self.check_alive():
                     self.refuse(channel, f"cannot ask ssh for a channel: {exc}")
@@ -191,39 +189,37 @@ class OpenSSHTransport:
 
     def check_alive(self) -> bool:
         """Tell whether the master lives, and end the session if it does not."""
-        if not self._ended:
+        if not self.ended:
             try:
-                self._ended = not self._keeper.sock.recv(1, socket.MSG_PEEK)
+                self.ended = not self._keeper.sock.recv(1, socket.MSG_PEEK)
             except BlockingIOError:
                 pass
             except OSError:
-                self._ended = True
-        return not self._ended
+                self.ended = True
+        return not self.ended
 
     # The thread
 
     def _run(self) -> None:
         try:
-            while not self._ended:
+            while not self.ended:
                 self.pump.run_once(None)
         except Exception:
             logger.error("the session of ssh failed", exc_info=True)
-        self._ended = True
         with self.pump.lock:
+            self.ended = True
             self._read_stderr()
+        self._on_end(self, self._said.why_lost())
+        with self.pump.lock:
             for channel in list(self._channels.values()):
                 channel.lose()
             self._channels.clear()
             self._close()
         if self._process is not None:
             self._process.end()
-        self._on_end(self, self._said.why_lost())
-        # What the server had sent in full before is libzmq's, session or not.
-        while self.finishing:
-            self.pump.run_once(_FINISH_STEP)
-            with self.pump.lock:
-                for connection in list(self.finishing):
-                    connection.give_up_if_stalled()
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self.pump.close()
+        self.read_buffer = memoryview(b"")
 
     def _close(self) -> None:
         for source in (self._stderr, self._life):
@@ -233,7 +229,7 @@ class OpenSSHTransport:
             watched.close()
 
     def _end(self) -> None:
-        self._ended = True
+        self.ended = True
 
     def _read_keeper(self) -> None:
         if self._keeper.receive() == b"":
@@ -263,9 +259,9 @@ class OpenSSHTransport:
                 with suppress(OSError):
                     self._keeper.sock.send(mux.terminate())
 
-    def join(self) -> None:
+    def join(self, timeout: float | None = None) -> None:
         """Wait for the end of the session, and for no more than it may take."""
-        self._thread.join(_END_TIMEOUT)
+        self._thread.join(_END_TIMEOUT if timeout is None else timeout)
         if self._thread.is_alive():
             self.abort()
             self._thread.join(_END_TIMEOUT)

@@ -1,0 +1,145 @@
+"""When a tunnel that libzmq gives up may end.
+
+No clock decides whether libzmq comes back: the program may be suspended for as long as it likes.
+What decides is what the kernel says of its connections, and, where there is none, for how long the
+program has demonstrably run without making one. So there are two clocks here, and neither is the
+time of day: seconds for which the program has run, and seconds for which we have.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ..control import How
+from .search import Pace
+
+__all__ = ["Ending", "Owes", "is_given_up"]
+
+# Seconds of the program's that libzmq may need more than its interval.
+_MARGIN = 0.3
+
+# Seconds of ours for which a connection that libzmq has closed may stand still: about as long as
+# the kernel tries to deliver what a program left in a TCP socket.
+STALL_TIMEOUT = 100.0
+
+# The same where LINGER has run out: no more is owed, but what was written may yet arrive.
+LINGER_STALL_TIMEOUT = 5.0
+
+# Seconds of the program's for which a connection may lie idle that libzmq has no more use for:
+# after disconnect() it closes it only when the program next calls into the socket.
+IDLE_TIMEOUT = 10.0
+
+# Seconds of ours for connections that are held open when the program itself has ended.
+ORPHAN_TIMEOUT = 1.0
+
+
+class Owes(Enum):
+    """What is left to do for a connection whose tunnel is being given up."""
+
+    REST = "libzmq has closed it; the peer may not have all of it yet"
+    DATA = "libzmq holds it open, and may have something to send"
+    NOTHING = "libzmq holds it open, and has nothing to send"
+
+
+class Ending:
+    """The end of one tunnel. No I/O: it is told the program's clock.
+
+    ======================================================  =======================================
+    libzmq                                                  the tunnel may end
+    ======================================================  =======================================
+    has a connection, carried or held                       no
+    has closed the last one by itself                       now: it does not come back
+    the same, but it may have been for the peer's silence   as for the next
+    has none: it was broken, or there has been none         when the program has run for as long as
+                                                            libzmq takes to come back, at the most
+    the same, with LINGER                                   or for so long: then nothing is left
+    ======================================================  =======================================
+
+    With LINGER 0, or a tunnel that is cut, nothing is owed: it ends with its last connection. It
+    does so too when the program has ended.
+
+    Args:
+        how: how it is given up.
+        linger: milliseconds for which libzmq may go on sending; -1 for ever.
+        pace: how libzmq connects.
+        away: seconds for which libzmq has been refused by now; 0 if it has a connection.
+        clock: the program's clock, as in all methods.
+    """
+
+    def __init__(self, how: How, linger: int, pace: Pace, away: float, clock: float) -> None:
+        self.how = how
+        self.linger = linger / 1000 if linger >= 0 else float("inf")
+        self._pace = pace
+        self._closed_at = self._without_since = clock
+        self._patience = pace.longest(away) + _MARGIN
+        self._final = False
+
+    @property
+    def owing(self) -> bool:
+        """Whether libzmq may still have something for the peer that it has not written yet."""
+        return self.how is not How.CUT and self.linger > 0 and not self._final
+
+    def closed(self, clock: float, *, greeted: bool) -> None:
+        """Note that libzmq has closed a connection that nobody else had ended.
+
+        Args:
+            clock: the program's.
+            greeted: whether the peer had greeted it: before that, it may have lost patience.
+        """
+        self._final = greeted and not self._pace.heartbeat
+        self.broke(clock)
+
+    def broke(self, clock: float) -> None:
+        """Note that a connection was ended, by us or by the peer."""
+        self._without_since = clock
+        self._patience = self._pace.longest(0) + _MARGIN
+
+    def over(self, clock: float, connections: int, *, orphaned: bool) -> bool:
+        """Tell whether the tunnel may end.
+
+        Args:
+            clock: the program's.
+            connections: how many libzmq has.
+            orphaned: whether the program has ended, or its context.
+        """
+        if connections:
+            return False
+        if orphaned or not self.owing:
+            return True
+        return clock >= min(
+            self._without_since + self._patience, self._closed_at + self.linger + _MARGIN
+        )
+
+
+def is_given_up(
+    owes: Owes,
+    ending: Ending | None,
+    *,
+    ran: float,
+    program_ran: float,
+    orphaned: bool,
+    for_gateway: bool,
+) -> bool:
+    """Tell whether a connection of a tunnel that ends is given up, on which nothing moves.
+
+    Args:
+        owes: what is left to do for it.
+        ending: how the tunnel ends; `None` where only the program has.
+        ran: seconds of ours since something moved.
+        program_ran: seconds of the program's since something moved.
+        orphaned: whether the program has ended, or its context.
+        for_gateway: whether the session of another gateway goes through it.
+    """
+    cut = ending is not None and ending.how is How.CUT
+    if owes is Owes.REST:
+        if ending is None or (not cut and ending.linger == float("inf")):
+            return ran >= STALL_TIMEOUT
+        linger = 0.0 if cut else ending.linger
+        return ran >= max(linger, LINGER_STALL_TIMEOUT)
+    if for_gateway:
+        return False  # that gateway ends it, when it has delivered what it holds
+    if cut:
+        return owes is Owes.NOTHING or ran >= LINGER_STALL_TIMEOUT
+    if orphaned:
+        return ran >= (STALL_TIMEOUT if owes is Owes.DATA else ORPHAN_TIMEOUT)
+    return owes is Owes.NOTHING and program_ran >= IDLE_TIMEOUT

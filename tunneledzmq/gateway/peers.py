@@ -1,0 +1,289 @@
+"""Whether the server reaches the peers: it is asked once for all tunnels to the same address."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING
+
+from .connection import Connection, End
+from .search import Pace, Search, Sight
+
+if TYPE_CHECKING:
+    from .backend import Transport
+    from .forward import Forward
+
+__all__ = ["Peer", "Peers"]
+
+# Seconds for which a channel is kept that nobody uses yet. libzmq's peers hang up after 30 s
+# (HANDSHAKE_IVL).
+_KEEP = 25.0
+
+# Seconds between questions about peers that were refused, whichever: each is a line in the
+# server's log, and keeps others waiting.
+_STEP = 0.01
+
+_NEVER = float("inf")
+
+
+class Peer:
+    """An address that the server reaches, or does not, and the connections to it.
+
+    All of it belongs to the gateway's thread, but for :meth:`opened`, :meth:`peer_ended` and
+    :meth:`ended`, which connections call.
+    """
+
+    def __init__(self, remote: tuple[str, int], peers: Peers) -> None:
+        self.remote = remote
+        self.forwards: set[Forward] = set()
+        self._peers = peers
+        self._search = Search(time.monotonic())
+        # What the tunnels have been told of it.
+        self._told = self._search.sight
+        # The channel by which the server is asked, and the one that nobody uses yet.
+        self._asking: Connection | None = None
+        self._spare: Connection | None = None
+        self._spare_since = 0.0
+        # What uses each connection, and those of which the peer has not ended its side.
+        self._users: dict[Connection, Forward] = {}
+        self._open: set[Connection] = set()
+        # Why the server does not reach it; none if it does.
+        self.refusal: str | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether the server has said whether it reaches it."""
+        return self._search.sight in (Sight.THERE, Sight.AWAY)
+
+    @property
+    def there(self) -> bool:
+        """Whether the server reaches it."""
+        return self._search.sight is Sight.THERE
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody has any use for it."""
+        return not (self.forwards or self._users or self._asking or self._spare)
+
+    def join(self, forward: Forward) -> None:
+        """Lead a tunnel here."""
+        self.forwards.add(forward)
+        if self._search.sight is Sight.AWAY:
+            self._search.hurry(time.monotonic(), self._pace)
+        self.look()
+
+    def leave(self, forward: Forward) -> None:
+        """Lead a tunnel here no more."""
+        self.forwards.discard(forward)
+        if not self.forwards and self._spare is not None:
+            self._spare.abort()
+        self.look()
+
+    def look(self) -> None:
+        """See whether there is something to do now, or later."""
+        self._peers.schedule(self)
+
+    def connect(self) -> Connection | None:
+        """Return a channel for a connection of libzmq, unless the session is ending."""
+        spare, self._spare = self._spare, None
+        return spare or self._open_channel()
+
+    def use(self, connection: Connection, forward: Forward) -> None:
+        """Note whose connection a channel carries."""
+        self._users[connection] = forward
+
+    # When to ask
+
+    @property
+    def due(self) -> float:
+        """When there is something to do (time.monotonic)."""
+        if self._spare is not None:
+            return self._spare_since + _KEEP
+        next_question = self._search.next_question
+        return next_question if next_question < _NEVER and self._wanted else _NEVER
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether the question that is due has been asked before."""
+        return self._search.sight is Sight.AWAY
+
+    def act(self, now: float) -> None:
+        """Do what is due."""
+        if self._spare is not None:
+            self._spare.abort()
+        else:
+            self._asking = self._open_channel()
+            if self._asking is not None:
+                self._search.asked(now)
+
+    @property
+    def _wanted(self) -> bool:
+        return any(forward.wants_peer for forward in self.forwards)
+
+    @property
+    def _pace(self) -> Pace:
+        """That of the most eager tunnel."""
+        paces = [forward.pace for forward in self.forwards if forward.pace.retries]
+        return min(paces, default=Pace())
+
+    def _open_channel(self) -> Connection | None:
+        transport = self._peers.transport
+        if transport is None:
+            return None
+        with transport.pump.lock:
+            return None if transport.ended else Connection(transport, self.remote, self)
+
+    # The session
+
+    def on_session(self) -> None:
+        """Begin to search anew: there is another session, or none."""
+        self._asking = self._spare = None
+        self._open.clear()
+        self._search.restart(time.monotonic())
+        self._told = self._search.sight
+        self.look()
+
+    # What connections tell, on any thread
+
+    def opened(self, connection: Connection) -> None:
+        """The server has connected to the peer."""
+        self._peers.call(partial(self._on_opened, connection))
+
+    def peer_ended(self, connection: Connection) -> None:
+        """The peer sends nothing more."""
+        self._peers.call(partial(self._on_peer_ended, connection))
+
+    def ended(self, connection: Connection, end: End, reason: str) -> None:
+        """A connection is closed."""
+        self._peers.call(partial(self._on_ended, connection, end, reason))
+
+    def _on_opened(self, connection: Connection) -> None:
+        if connection.transport is not self._peers.transport:
+            return  # of an earlier session
+        if connection is self._asking:
+            self._asking, self._spare = None, connection
+            self._spare_since = time.monotonic()
+        self._open.add(connection)
+        self._search.found()
+        if self.refusal != "":
+            self.refusal = ""
+            self._peers.on_found(self)
+        self._tell()
+        if self._spare is not None and not self.forwards:
+            self._spare.abort()
+
+    def _on_peer_ended(self, connection: Connection) -> None:
+        if connection in self._open:
+            self._open.discard(connection)
+            if not self._open:
+                self._search.lost(time.monotonic(), self._pace)
+                self._tell()
+
+    def _on_ended(self, connection: Connection, end: End, reason: str) -> None:
+        forward = self._users.pop(connection, None)
+        if forward is not None:
+            forward.connections.discard(connection)
+        if connection.transport is self._peers.transport:
+            self._learn(connection, end, reason)
+        # Nobody is to connect again before it is known what for.
+        self._tell()
+        if forward is not None:
+            forward.on_ended(connection, end)
+        self.look()
+
+    def _learn(self, connection: Connection, end: End, reason: str) -> None:
+        """Learn about the peer from the end of a connection."""
+        unused = connection in (self._asking, self._spare)
+        if connection is self._asking:
+            self._asking = None
+        if connection is self._spare:
+            self._spare = None
+        self._open.discard(connection)
+        now = time.monotonic()
+        if end is End.REFUSED or (unused and end is End.PEER and not connection.bytes_received):
+            # A server may say that it has connected before it has.
+            self._search.refused(now, self._pace, random.random())
+            self._on_refused(reason)
+        elif not self._open and (unused or end is not End.LIBZMQ):
+            self._search.lost(now, self._pace)
+
+    def _on_refused(self, reason: str) -> None:
+        # Once: it is asked again and again.
+        if reason and reason != self.refusal:
+            self.refusal = reason
+            for forward in list(self.forwards):
+                forward.on_refused(reason)
+
+    def _tell(self) -> None:
+        if self._told is not self._search.sight:
+            self._told = self._search.sight
+            for forward in list(self.forwards):
+                forward.on_sight()
+        self.look()
+
+
+class Peers:
+    """All peers of a gateway.
+
+    Args:
+        call: has something done on the gateway's thread.
+        on_found: called when a peer is reached for the first time, or again.
+    """
+
+    def __init__(
+        self, call: Callable[[Callable[[], None]], None], on_found: Callable[[Peer], None]
+    ) -> None:
+        self.call = call
+        self.on_found = on_found
+        self.transport: Transport | None = None
+        """The session, if there is one."""
+
+        self._peers: dict[tuple[str, int], Peer] = {}
+        # By the time at which they want something; entries of another time are out of date.
+        self._due: list[tuple[float, int, Peer]] = []
+        self._numbers = count()
+        self._next_turn = 0.0
+
+    def find(self, remote: tuple[str, int]) -> Peer:
+        """Return the peer at an address."""
+        if remote not in self._peers:
+            self._peers[remote] = Peer(remote, self)
+        return self._peers[remote]
+
+    def on_session(self, transport: Transport | None) -> None:
+        """Use a new session, or none."""
+        self.transport = transport
+        for peer in list(self._peers.values()):
+            peer.on_session()
+
+    def schedule(self, peer: Peer) -> None:
+        """Look at a peer when it wants something."""
+        if peer.idle:
+            self._peers.pop(peer.remote, None)
+        elif self.transport is not None and (due := peer.due) < _NEVER:
+            heappush(self._due, (due, next(self._numbers), peer))
+
+    def check(self, now: float) -> float:
+        """Do what is due.
+
+        Returns:
+            When to look again (time.monotonic).
+        """
+        while self._due:
+            due, _, peer = self._due[0]
+            if self.transport is None or peer.due != due:
+                heappop(self._due)
+            elif now < due:
+                return due
+            elif peer.was_refused and now < self._next_turn:
+                return self._next_turn
+            else:
+                heappop(self._due)
+                if peer.was_refused:
+                    self._next_turn = now + _STEP
+                peer.act(now)
+        return _NEVER

@@ -1,0 +1,60 @@
+"""When a server is dialled again whose session was lost, or cannot be had."""
+
+from __future__ import annotations
+
+__all__ = ["QUICK_TRIES", "Redial"]
+
+QUICK_TRIES = 10
+"""Tries for a server that is only being restarted: they come within some five seconds."""
+
+# Seconds before them: doubling, up to the last.
+_FIRST = 0.05
+_LAST = 0.7
+
+# Seconds before the tries after them, doubling up to this. A limiter that lets five tries pass in
+# 30 s (as ufw's, which counts those that it stops as well) then lets us pass.
+_LONGEST = 10.0
+
+# The part of a delay that chance may take away, so that clients of one server spread.
+_JITTER = 0.25
+
+# A session that lasted so many seconds lets the tries begin anew.
+_STABLE = 10.0
+
+
+class Redial:
+    """The delays between tries. No clock and no I/O.
+
+    ============================  ==================================================
+    event                         delay before the next try
+    ============================  ==================================================
+    a session of 10 s was lost    0.05 s: the tries begin anew
+    any other session was lost    as for one more failure
+    a try failed                  doubles, up to 0.7 s for the first ten; then doubles
+                                  further, up to 10 s
+    ============================  ==================================================
+    """
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._up_since = float("inf")
+
+    def up(self, now: float) -> None:
+        """Note a session."""
+        self._up_since = now
+
+    def delay(self, now: float, chance: float) -> float:
+        """Return the seconds to wait: a session was lost, or a try failed.
+
+        Args:
+            now: the time (seconds, time.monotonic).
+            chance: a random number from 0 to 1.
+        """
+        if now - self._up_since >= _STABLE:
+            self._failures = 0
+        self._up_since = float("inf")
+        failures, self._failures = self._failures, self._failures + 1
+        delay = min(_FIRST * (1 << min(failures, 10)), _LAST)
+        if failures >= QUICK_TRIES:
+            delay = min(_LAST * (1 << min(failures - QUICK_TRIES + 1, 10)), _LONGEST)
+        return delay * (1 - _JITTER * chance)

@@ -1,0 +1,120 @@
+"""When the server is asked whether it reaches a peer."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+__all__ = ["Pace", "Search", "Sight"]
+
+_NEVER = float("inf")
+
+
+class Pace(NamedTuple):
+    """How libzmq connects (zmq_setsockopt(3)); it takes these from the socket at the connect."""
+
+    reconnect_ivl: float = 0.1
+    """Seconds; 0 or less: it tries once."""
+
+    reconnect_ivl_max: float = 0.0
+    """Seconds up to which its intervals double; 0: they do not, but get a random part."""
+
+    heartbeat: bool = True
+    """Whether it may close a connection because the peer is silent (HEARTBEAT_IVL)."""
+
+    @property
+    def retries(self) -> bool:
+        """Whether libzmq comes back after a connect that failed."""
+        return self.reconnect_ivl > 0
+
+    def longest(self, away: float) -> float:
+        """Return the seconds after which libzmq has come back at the latest, if it does.
+
+        Args:
+            away: seconds for which it has been refused by now.
+        """
+        if not self.retries:
+            return 0.0
+        if self.reconnect_ivl_max <= 0:
+            return 2 * self.reconnect_ivl
+        # What has passed is at least all intervals but the present one, which is the next power.
+        return min(self.reconnect_ivl_max, away + self.reconnect_ivl)
+
+
+class Sight(Enum):
+    """What is known of a peer."""
+
+    UNKNOWN = "nobody has asked yet, or since it was seen last"
+    ASKED = "the server has been asked"
+    THERE = "the server reaches it"
+    AWAY = "the server does not reach it"
+
+
+class Search:
+    """What is known of a peer, and when to ask. No clock and no I/O.
+
+    ========  =============================  ========  ==================================
+    from      on                             to        next question
+    ========  =============================  ========  ==================================
+    any       a new session                  UNKNOWN   at once
+    UNKNOWN   the server is asked            ASKED     none
+    AWAY      the server is asked            ASKED     none
+    ASKED     it reaches the peer            THERE     none
+    any       it refuses                     AWAY      after RECONNECT_IVL, which doubles up
+                                                       to RECONNECT_IVL_MAX
+    THERE     the peer ended a connection    UNKNOWN   at once, but not sooner than after
+                                                       RECONNECT_IVL since the last question
+    AWAY      a new tunnel leads to it       AWAY      likewise
+    ========  =============================  ========  ==================================
+    """
+
+    sight: Sight
+    next_question: float
+    """When to ask; infinity while there is nothing to be asked."""
+
+    def __init__(self, now: float) -> None:
+        self.restart(now)
+
+    def restart(self, now: float) -> None:
+        """Know nothing: the session is a new one."""
+        self.sight, self.next_question = Sight.UNKNOWN, now
+        self._asked_at, self._interval = -_NEVER, 0.0
+
+    def asked(self, now: float) -> None:
+        """Note that the server is asked."""
+        self.sight, self.next_question = Sight.ASKED, _NEVER
+        self._asked_at = now
+
+    def found(self) -> None:
+        """Note that the server reaches the peer."""
+        self.sight, self.next_question = Sight.THERE, _NEVER
+        self._interval = 0.0
+
+    def refused(self, now: float, pace: Pace, chance: float) -> None:
+        """Note that the server does not reach the peer.
+
+        Args:
+            now: the time.
+            pace: that of the most eager tunnel.
+            chance: a random number from 0 to 1.
+        """
+        self.sight = Sight.AWAY
+        self._interval = min(
+            max(2 * self._interval, pace.reconnect_ivl),
+            max(pace.reconnect_ivl, pace.reconnect_ivl_max),
+        )
+        jitter = pace.reconnect_ivl * chance if pace.reconnect_ivl_max <= 0 else 0.0
+        self.next_question = now + self._interval + jitter
+
+    def lost(self, now: float, pace: Pace) -> None:
+        """Note that the peer has ended its last connection: it may be gone, or wait for another."""
+        if self.sight is Sight.THERE:
+            self.sight = Sight.UNKNOWN
+            self.next_question = max(now, self._asked_at + pace.reconnect_ivl)
+
+    def hurry(self, now: float, pace: Pace) -> None:
+        """Ask soon: there is a new tunnel, for which libzmq connects at once."""
+        if self.sight is Sight.AWAY:
+            soon = max(now, self._asked_at + pace.reconnect_ivl)
+            self.next_question = min(self.next_question, soon)
+            self._interval = 0.0

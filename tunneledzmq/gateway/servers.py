@@ -1,0 +1,173 @@
+"""sshtunnel's listeners, which refuse connections as long as there is no way to the peer."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from typing import Any
+
+from sshtunnel import _ForwardServer, _StreamForwardServer
+
+from ..directory import restore
+from ..listener import BACKLOG, bind_private, claim_port, share_port, take_place
+
+__all__ = ["Server", "StreamServer", "TCPServer"]
+
+
+class Server:
+    """What our listeners do otherwise than socketserver's.
+
+    The endpoint is bound at all times, so that nobody else gets it. While nobody listens on it,
+    libzmq's connects fail, as they do over TCP while the peer is down.
+    """
+
+    request_queue_size = BACKLOG
+
+    listener: Any = None
+    """The program's listener, if it has made one."""
+
+    listening = False
+    socket: Any
+    server_address: Any
+
+    @classmethod
+    def around(cls, listener: socket.socket | None) -> Any:
+        """Return the class of servers that take over a listener, if there is one."""
+        return cls if listener is None else type(cls.__name__, (cls,), {"listener": listener})
+
+    def server_bind(self) -> None:
+        """Take over the program's listener, or bind a socket."""
+        if self.listener is None:
+            self.bind()
+            return
+        self.socket.close()
+        self.socket = self.listener
+        self.server_address = self.listener.getsockname()
+        self.listening = True
+
+    def server_activate(self) -> None:
+        """Do not listen before :meth:`listen` says so."""
+        self.socket.setblocking(False)
+
+    def bind(self) -> None:
+        """Bind the socket."""
+        raise NotImplementedError
+
+    def listen(self) -> None:
+        """Let connections come.
+
+        Raises:
+            OSError: the endpoint is gone, and cannot be had again.
+        """
+        if not self.listening:
+            if not self.intact():
+                self.rebind()
+            self.socket.listen(self.request_queue_size)
+            self.listening = True
+
+    def refuse(self) -> None:
+        """Let connections come no more; those that wait are reset.
+
+        Raises:
+            OSError: the endpoint is gone, and cannot be had again.
+        """
+        if self.listening:
+            self.listening = False
+            self.stop()
+
+    def intact(self) -> bool:
+        """Tell whether the endpoint still leads here."""
+        return True
+
+    def rebind(self) -> None:
+        """Have the endpoint lead here again, with a new socket that does not listen.
+
+        Raises:
+            OSError: it cannot be had.
+        """
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Stop listening, and keep the endpoint."""
+        self.rebind()
+
+    def shutdown(self) -> None:
+        """Do nothing: there is no serve_forever() to be stopped."""
+
+
+class TCPServer(Server, _ForwardServer):  # type: ignore[misc]
+    """sshtunnel's listener on a TCP port."""
+
+    def bind(self) -> None:
+        """Bind the socket, so that it keeps its port when it stops listening."""
+        self.rebind()
+
+    def rebind(self) -> None:
+        """Bind another socket to the same port."""
+        self.socket.close()
+        self.socket = claim_port(self.server_address)
+        self.socket.setblocking(False)
+        self.server_address = self.socket.getsockname()
+
+    def listen(self) -> None:
+        """Let connections come, whatever is left in the kernel of earlier ones."""
+        share_port(self.socket, True)
+        super().listen()
+
+    def stop(self) -> None:
+        """Stop listening, and keep the port where the system can do that."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+            share_port(self.socket, False)
+        except OSError:
+            self.rebind()
+
+
+class StreamServer(Server, _StreamForwardServer):  # type: ignore[misc]
+    """sshtunnel's listener on a Unix socket, closed to other users."""
+
+    # Of the file that is ours: device and inode.
+    _file: tuple[int, int] | None = None
+
+    def server_bind(self) -> None:
+        """Note which file is ours."""
+        super().server_bind()
+        self._note()
+
+    def bind(self) -> None:
+        """Bind with mode 0600, in place of a socket that nobody listens on."""
+        restore(os.path.dirname(self.server_address))
+        bind_private(self.socket, self.server_address)
+
+    def intact(self) -> bool:
+        """Tell whether the socket's file is still there."""
+        return self._file is not None and self._file == _identity(self.server_address)
+
+    def rebind(self) -> None:
+        """Put another socket in the file's place."""
+        old, self.socket = self.socket, socket.socket(socket.AF_UNIX)
+        try:
+            self.socket.setblocking(False)
+            restore(os.path.dirname(self.server_address))
+            take_place(self.socket, self.server_address, ours=self.intact())
+            self._note()
+        finally:
+            old.close()
+
+    def server_close(self) -> None:
+        """Close and remove the socket, if it is ours: this is called when bind() fails too."""
+        super().server_close()
+        if self.intact():
+            with suppress(OSError):
+                os.unlink(self.server_address)
+
+    def _note(self) -> None:
+        self._file = _identity(self.server_address)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = os.lstat(path)
+        return status.st_dev, status.st_ino
+    return None

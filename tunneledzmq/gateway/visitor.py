@@ -1,0 +1,69 @@
+"""A connection of libzmq that has to wait, since there is no way to the peer yet."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+from .connection import EARLY_SIZE, is_greeting
+from .kernel import look_at
+from .pump import READ, Pump
+
+__all__ = ["Visitor"]
+
+
+class Visitor:
+    """A local socket without a channel: what libzmq sends first is read, and kept.
+
+    That libzmq makes one tells that it still wants something of a tunnel that it gives up.
+
+    Args:
+        sock: the connection, which becomes this object's.
+        pump: who watches it; that one's thread calls all methods.
+    """
+
+    def __init__(self, sock: socket.socket, pump: Pump) -> None:
+        self._sock = sock
+        self._pump = pump
+        self._early = b""
+        self._eof = False
+        sock.setblocking(False)
+        pump.watch(self, READ)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._sock.fileno()
+
+    def ready(self, events: int) -> None:
+        """Read what libzmq sends before the peer has greeted it."""
+        try:
+            data = self._sock.recv(EARLY_SIZE - len(self._early))
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        self._early += data
+        self._eof = not data
+        if self._eof or len(self._early) == EARLY_SIZE:
+            self._pump.watch(self, 0)
+
+    @property
+    def gone(self) -> bool:
+        """Whether libzmq has closed it, and has left nothing in it for the peer."""
+        return (self._eof or look_at(self._sock)[0]) and is_greeting(self._early)
+
+    def release(self) -> tuple[socket.socket, bytes]:
+        """Let go of the socket, with what has been read from it."""
+        self._pump.forget(self)
+        return self._sock, self._early
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._pump.forget(self)
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+
+    def after_fork(self) -> None:
+        """Close a forked child's copy of the socket."""
+        self._sock.close()
