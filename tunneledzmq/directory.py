@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 
-__all__ = ["STDERR", "RuntimeDirectory", "is_ours", "remove", "restore", "sweep"]
+__all__ = ["STDERR", "RuntimeDirectory", "is_ours", "remove", "remove_restored", "restore", "sweep"]
 
 PREFIXES = {owner: f"tunneledzmq-{owner}-" for owner in ("gateway", "server")}
 """How the names of the directories start, by whose they are."""
@@ -104,6 +104,14 @@ def restore(path: str) -> None:
     with suppress(BlockingIOError):
         _restored[path] = _lock(path)
     _mark(path)
+
+
+def remove_restored() -> None:
+    """Remove the directories that were made anew, and in which there is no socket any more."""
+    for path in list(_restored):
+        with suppress(OSError):
+            if all(name.startswith(".") for name in os.listdir(path)):
+                remove(path)
 
 
 def sweep() -> None:

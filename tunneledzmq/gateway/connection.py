@@ -301,8 +301,10 @@ class Connection:
         if self.state == "closed":
             return  # given up here, and the server does not know yet
         size = len(data)
-        if not self._in_window.receive(size) or self._remote_eof:
-            raise SSHException("the server sent more than the channel's window, or after its end")
+        if not self._in_window.receive(size):
+            raise SSHException("the server sent more than the channel's window")
+        if self._remote_eof:
+            return  # as ssh does
         self.bytes_received += size
         if self._pending or self._sock is None:
             self._pending += data

@@ -178,17 +178,14 @@ class Forward:
 
     def _listen(self, listens: bool) -> None:
         assert self._server is not None
-        if listens is self._server.listening and not self._impaired:
+        if listens is self._server.listening:
             return
         self._host.pump.forget(self)
+        if not listens:
+            self._server.refuse()
+            return
         try:
-            if listens:
-                self._server.listen()
-                self._host.pump.watch(self, READ)
-            elif self._impaired:
-                self._server.rebind()
-            else:
-                self._server.refuse()
+            self._server.listen()
         except OSError as exc:
             if not self._impaired:
                 self._impaired = True
@@ -196,26 +193,15 @@ class Forward:
             self._accept_again = time.monotonic() + _PAUSE
             self._host.on_change(self)
             return
+        self._host.pump.watch(self, READ)
         if self._impaired:
             self._impaired = False
             self._host.on_endpoint(self, None)
 
     def check_endpoint(self) -> None:
         """Take the endpoint anew if it was removed, as cleaners of temporary files do."""
-        server = self._server
-        if server is None or self._impaired or server.intact():
-            return
-        listening, server.listening = server.listening, False
-        self._host.pump.forget(self)
-        try:
-            server.rebind()
-        except OSError as exc:
-            self._impaired = True
-            self._accept_again = time.monotonic() + _PAUSE
-            self._host.on_endpoint(self, f"the local endpoint is gone: {exc}")
-            self._host.on_change(self)
-            return
-        if listening:
+        if self._server is not None and self._server.listening and not self._server.intact():
+            self._listen(False)
             self.update()
 
     def fileno(self) -> int:

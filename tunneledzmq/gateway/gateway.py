@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..control import ControlChannel, How, Message
-from ..directory import is_ours, remove, sweep
+from ..directory import is_ours, remove, remove_restored, sweep
 from ..listener import cannot_listen
 from .backend import Forwarder, make_forwarder
 from .clocks import OwnClock, ProgramClock
@@ -104,6 +104,7 @@ class Gateway:
             # After a crash it stays: the program reads stderr, and restarts with the same sockets.
             if self._directory:
                 remove(self._directory)
+            remove_restored()
             if self._orphaned:
                 self._remove_directories()
             self._control.send({"type": "bye"})

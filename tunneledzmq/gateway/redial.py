@@ -18,6 +18,9 @@ _LONGEST = 10.0
 # The part of a delay that chance may take away, so that clients of one server spread.
 _JITTER = 0.25
 
+# Failures that count yet when a server is back that was away.
+_RETURNED = 4
+
 # A session that lasted so many seconds lets the tries begin anew.
 _STABLE = 10.0
 
@@ -25,26 +28,33 @@ _STABLE = 10.0
 class Redial:
     """The delays between tries. No clock and no I/O.
 
-    ============================  ==================================================
-    event                         delay before the next try
-    ============================  ==================================================
-    a session of 10 s was lost    0.05 s: the tries begin anew
-    any other session was lost    as for one more failure
-    a try failed                  doubles, up to 0.7 s for the first ten; then doubles
-                                  further, up to 10 s
-    ============================  ==================================================
+    ================================  ==================================================
+    event                             delay before the next try
+    ================================  ==================================================
+    a session of 10 s was lost        0.05 s: the tries begin anew
+    a shorter one, the first since    0.7 s at most: the server comes and goes, and lets
+    tries had failed                  us in
+    any other session was lost        as for one more failure: it drops every session
+    a try failed                      doubles, up to 0.7 s for the first ten; then doubles
+                                      further, up to 10 s
+    ================================  ==================================================
     """
 
     def __init__(self) -> None:
         self._failures = 0
-        self._up_since = float("inf")
+        # Whether a try has failed since the last session.
+        self._away = False
+        self._up_since = 0.0
 
     def up(self, now: float) -> None:
         """Note a session."""
         self._up_since = now
+        if self._away:
+            self._away = False
+            self._failures = min(self._failures, _RETURNED)
 
-    def delay(self, now: float, chance: float) -> float:
-        """Return the seconds to wait: a session was lost, or a try failed.
+    def lost(self, now: float, chance: float) -> float:
+        """Return the seconds to wait: the session was lost.
 
         Args:
             now: the time (seconds, time.monotonic).
@@ -52,7 +62,18 @@ class Redial:
         """
         if now - self._up_since >= _STABLE:
             self._failures = 0
-        self._up_since = float("inf")
+        return self._delay(chance)
+
+    def failed(self, chance: float) -> float:
+        """Return the seconds to wait: a try failed.
+
+        Args:
+            chance: a random number from 0 to 1.
+        """
+        self._away = True
+        return self._delay(chance)
+
+    def _delay(self, chance: float) -> float:
         failures, self._failures = self._failures, self._failures + 1
         delay = min(_FIRST * (1 << min(failures, 10)), _LAST)
         if failures >= QUICK_TRIES:

@@ -27,6 +27,12 @@ class Pace(NamedTuple):
         """Whether libzmq comes back after a connect that failed."""
         return self.reconnect_ivl > 0
 
+    @property
+    def first(self) -> float:
+        """Seconds of its first interval."""
+        longest = self.reconnect_ivl_max
+        return self.reconnect_ivl if longest <= 0 else min(self.reconnect_ivl, longest)
+
     def longest(self, away: float) -> float:
         """Return the seconds after which libzmq has come back at the latest, if it does.
 
@@ -38,7 +44,7 @@ class Pace(NamedTuple):
         if self.reconnect_ivl_max <= 0:
             return 2 * self.reconnect_ivl
         # What has passed is at least all intervals but the present one, which is the next power.
-        return min(self.reconnect_ivl_max, away + self.reconnect_ivl)
+        return min(self.reconnect_ivl_max, away + self.first)
 
 
 class Sight(Enum):
@@ -99,10 +105,8 @@ class Search:
             chance: a random number from 0 to 1.
         """
         self.sight = Sight.AWAY
-        self._interval = min(
-            max(2 * self._interval, pace.reconnect_ivl),
-            max(pace.reconnect_ivl, pace.reconnect_ivl_max),
-        )
+        longest = max(pace.first, pace.reconnect_ivl_max)
+        self._interval = min(max(2 * self._interval, pace.first), longest)
         jitter = pace.reconnect_ivl * chance if pace.reconnect_ivl_max <= 0 else 0.0
         self.next_question = now + self._interval + jitter
 
@@ -110,11 +114,11 @@ class Search:
         """Note that the peer has ended its last connection: it may be gone, or wait for another."""
         if self.sight is Sight.THERE:
             self.sight = Sight.UNKNOWN
-            self.next_question = max(now, self._asked_at + pace.reconnect_ivl)
+            self.next_question = max(now, self._asked_at + pace.first)
 
     def hurry(self, now: float, pace: Pace) -> None:
         """Ask soon: there is a new tunnel, for which libzmq connects at once."""
         if self.sight is Sight.AWAY:
-            soon = max(now, self._asked_at + pace.reconnect_ivl)
+            soon = max(now, self._asked_at + pace.first)
             self.next_question = min(self.next_question, soon)
             self._interval = 0.0

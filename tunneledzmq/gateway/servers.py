@@ -67,11 +67,7 @@ class Server:
             self.listening = True
 
     def refuse(self) -> None:
-        """Let connections come no more; those that wait are reset.
-
-        Raises:
-            OSError: the endpoint is gone, and cannot be had again.
-        """
+        """Let connections come no more; those that wait are reset."""
         if self.listening:
             self.listening = False
             self.stop()
@@ -89,8 +85,8 @@ class Server:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Stop listening, and keep the endpoint."""
-        self.rebind()
+        """Stop listening, and keep the endpoint if it is still ours."""
+        raise NotImplementedError
 
     def shutdown(self) -> None:
         """Do nothing: there is no serve_forever() to be stopped."""
@@ -121,7 +117,12 @@ class TCPServer(Server, _ForwardServer):  # type: ignore[misc]
             self.socket.shutdown(socket.SHUT_RDWR)
             share_port(self.socket, False)
         except OSError:
-            self.rebind()
+            with suppress(OSError):  # listen() tries again
+                self.rebind()
+
+    def intact(self) -> bool:
+        """Tell whether the socket has its port."""
+        return self.socket.fileno() >= 0
 
 
 class StreamServer(Server, _StreamForwardServer):  # type: ignore[misc]
@@ -142,18 +143,32 @@ class StreamServer(Server, _StreamForwardServer):  # type: ignore[misc]
 
     def intact(self) -> bool:
         """Tell whether the socket's file is still there."""
-        return self._file is not None and self._file == _identity(self.server_address)
+        return (
+            self.socket.fileno() >= 0
+            and self._file is not None
+            and self._file == _identity(self.server_address)
+        )
 
     def rebind(self) -> None:
         """Put another socket in the file's place."""
-        old, self.socket = self.socket, socket.socket(socket.AF_UNIX)
-        try:
-            self.socket.setblocking(False)
-            restore(os.path.dirname(self.server_address))
-            take_place(self.socket, self.server_address, ours=self.intact())
-            self._note()
-        finally:
-            old.close()
+        restore(os.path.dirname(self.server_address))
+        self._replace()
+
+    def stop(self) -> None:
+        """Put a socket that does not listen in the file's place, unless that is gone anyway."""
+        if self.intact():
+            with suppress(OSError):  # listen() tries again
+                self._replace()
+        else:
+            self.socket.close()
+
+    def _replace(self) -> None:
+        ours = self.intact()
+        self.socket.close()
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.setblocking(False)
+        take_place(self.socket, self.server_address, ours=ours)
+        self._note()
 
     def server_close(self) -> None:
         """Close and remove the socket, if it is ours: this is called when bind() fails too."""

@@ -224,16 +224,15 @@ class Session:
 
     def _fail(self, error: LoginError) -> None:
         if error.passing:
-            self._retry_later()
+            self._retry_after(self._redial.failed(random.random()))
         else:
             # Asking again would not help, and may get us banned.
             self.state = State.REFUSED
         self._owner.on_down(error)
 
-    def _retry_later(self) -> None:
-        now = time.monotonic()
+    def _retry_after(self, delay: float) -> None:
         self.state = State.WAITING
-        self._dial_at = now + self._redial.delay(now, random.random())
+        self._dial_at = time.monotonic() + delay
 
     # The session
 
@@ -246,7 +245,7 @@ class Session:
             return  # given up while it was dialled
         self.transport = None
         self.reconnects += 1
-        self._retry_later()
+        self._retry_after(self._redial.lost(time.monotonic(), random.random()))
         text = f"the SSH session was lost: {self._gave_up or reason}"
         self._owner.on_down(self._forwarder.login.no_connection(errno.ECONNRESET, text))
 

@@ -1,0 +1,1 @@
+"""What decides, driven through simulated days: no server, no clock, no thread."""

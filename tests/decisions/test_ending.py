@@ -1,0 +1,208 @@
+"""A tunnel never ends while libzmq may come back with something, and always ends otherwise."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tunneledzmq.control import How
+from tunneledzmq.gateway.ending import Ending, Owes, is_given_up
+from tunneledzmq.gateway.search import Pace
+
+FOR_EVER = float("inf")
+
+
+class ClosedSocket(RuleBasedStateMachine):
+    """A socket that was closed, as libzmq has it, and the gateway's decision about its tunnel.
+
+    libzmq's timers run while its program does; the gateway's clock of the program may lag behind.
+    """
+
+    @initialize(
+        pace=st.builds(
+            Pace,
+            st.sampled_from([-0.001, 0.0, 0.01, 0.1, 3.0]),
+            st.sampled_from([0.0, 0.5, 30.0]),
+            st.booleans(),
+        ),
+        linger=st.sampled_from([-1, 0, 50, 2000, 60_000]),
+        pending=st.booleans(),
+        connected=st.booleans(),
+        refused_for=st.floats(0, 100),
+        chance=st.floats(0, 1),
+    )
+    def close(
+        self,
+        pace: Pace,
+        linger: int,
+        pending: bool,
+        connected: bool,
+        refused_for: float,
+        chance: float,
+    ) -> None:
+        self.pace, self.linger = pace, FOR_EVER if linger < 0 else linger / 1000
+        self.chance = chance
+        self.program_time = self.clock = 0.0
+        self.running = True
+        self.pending = pending and linger != 0
+        self.connected = connected
+        self.comes_at = FOR_EVER
+        self.settled_at = FOR_EVER
+        away = 0.0 if connected else refused_for
+        self.ending = Ending(How.CLOSED, linger, pace, away, self.clock)
+        if not connected:
+            self._wait(self._pause_after(refused_for))
+
+    def _pause_after(self, refused_for: float) -> float:
+        """What is left of libzmq's present pause, at the most, after so many seconds of them."""
+        if not self.pace.retries:
+            return 0.0
+        if self.pace.reconnect_ivl_max <= 0:
+            return self.pace.reconnect_ivl * (1 + 0.999 * self.chance)
+        pause, passed = self.pace.first, 0.0
+        while passed + pause <= refused_for:
+            passed += pause
+            pause = min(2 * pause, self.pace.reconnect_ivl_max)
+        return passed + pause - refused_for
+
+    def _wait(self, pause: float) -> None:
+        if self.pending and self.pace.retries:
+            self.comes_at = self.program_time + pause
+        else:
+            # Nothing brings it back.
+            self.pending = False
+            self.comes_at = FOR_EVER
+
+    @rule(seconds=st.floats(0.001, 100), lag=st.floats(0, 1))
+    def time_passes(self, seconds: float, lag: float) -> None:
+        if not self.running:
+            return
+        # From one of libzmq's timers to the next, so that nothing is passed over.
+        end = self.program_time + seconds
+        while self.program_time < end:
+            timers = [at for at in (self.comes_at, self.linger) if at > self.program_time]
+            until = min([end, *timers])
+            self.clock += (until - self.program_time) * lag
+            self.program_time = until
+            if self.program_time >= self.linger and self.pending:
+                self._drop()
+            if self.program_time >= self.comes_at:
+                self.comes_at = FOR_EVER
+                assert not self._over(), "it had ended before libzmq came"
+                self.connected = True
+            if self._over():
+                return
+
+    def _drop(self) -> None:
+        """LINGER has run out."""
+        self.pending = False
+        self.comes_at = FOR_EVER
+        if self.connected:
+            self.connected = False
+            self.ending.closed(self.clock, greeted=True)
+
+    @rule()
+    def suspend_or_continue(self) -> None:
+        self.running = not self.running
+
+    @precondition(lambda self: self.connected)
+    @rule()
+    def it_is_broken(self) -> None:
+        """The session is lost, or the peer ends."""
+        self.connected = False
+        self.ending.broke(self.clock)
+        self._wait(self._pause_after(0.0))
+
+    @precondition(lambda self: self.connected and self.running)
+    @rule()
+    def all_is_written(self) -> None:
+        self.pending = self.connected = False
+        self.ending.closed(self.clock, greeted=True)
+
+    @precondition(lambda self: self.connected and self.running and self.pace.heartbeat)
+    @rule()
+    def the_peer_is_silent_for_too_long(self) -> None:
+        self.connected = False
+        self.ending.closed(self.clock, greeted=True)
+        self._wait(self._pause_after(0.0))
+
+    def _over(self) -> bool:
+        return self.ending.over(self.clock, int(self.connected), orphaned=False)
+
+    @invariant()
+    def not_while_something_may_come(self) -> None:
+        if hasattr(self, "ending") and self._over():
+            assert not self.pending
+
+    def teardown(self) -> None:
+        """In the end nothing is pending any more, and the program runs."""
+        if not hasattr(self, "ending"):
+            return
+        if self.connected:
+            self.ending.closed(self.clock, greeted=True)
+        elif self.pending:
+            return
+        longest = max(2 * self.pace.reconnect_ivl, self.pace.reconnect_ivl_max, 0)
+        assert self.ending.over(self.clock + longest + 1, 0, orphaned=False)
+
+
+TestClosedSocket = ClosedSocket.TestCase
+TestClosedSocket.settings = settings(max_examples=400, stateful_step_count=20, deadline=None)
+
+
+def test_a_tunnel_goes_with_its_socket() -> None:
+    # The common end: no clock, whatever RECONNECT_IVL_MAX is.
+    ending = Ending(How.CLOSED, -1, Pace(0.1, 30.0, False), 0.0, 7.0)
+    assert not ending.over(7.0, 1, orphaned=False)
+    ending.closed(7.0, greeted=True)
+    assert ending.over(7.0, 0, orphaned=False)
+
+
+@pytest.mark.parametrize("how", How)
+@pytest.mark.parametrize("linger", [-1, 0, 1000])
+def test_nothing_waits_for_a_program_that_has_ended(how: How, linger: int) -> None:
+    ending = Ending(how, linger, Pace(), 0.0, 0.0)
+    assert ending.over(0.0, 0, orphaned=True)
+    assert not ending.over(0.0, 1, orphaned=True)
+
+
+@pytest.mark.parametrize(
+    ("owes", "how", "linger", "ran", "program_ran", "given_up"),
+    [
+        # What libzmq has written is delivered as long as the kernel would try.
+        (Owes.REST, How.CLOSED, -1, 99, 0, False),
+        (Owes.REST, How.CLOSED, -1, 100, 0, True),
+        (Owes.REST, How.CLOSED, 60_000, 59, 0, False),
+        (Owes.REST, How.CLOSED, 60_000, 60, 0, True),
+        (Owes.REST, How.CLOSED, 0, 4, 0, False),
+        (Owes.REST, How.CLOSED, 0, 5, 0, True),
+        # What libzmq holds open is its own to close, however long the program is suspended.
+        (Owes.DATA, How.CLOSED, -1, 1e6, 1e6, False),
+        (Owes.DATA, How.DISCONNECTED, -1, 1e6, 1e6, False),
+        (Owes.NOTHING, How.CLOSED, -1, 1e6, 9, False),
+        (Owes.NOTHING, How.DISCONNECTED, -1, 1e6, 9, False),
+        (Owes.NOTHING, How.DISCONNECTED, -1, 10, 10, True),
+        (Owes.NOTHING, How.CUT, 0, 0, 0, True),
+        (Owes.DATA, How.CUT, 0, 4, 0, False),
+        (Owes.DATA, How.CUT, 0, 5, 0, True),
+    ],
+)
+def test_when_a_connection_is_given_up(
+    owes: Owes, how: How, linger: int, ran: float, program_ran: float, given_up: bool
+) -> None:
+    ending = Ending(how, linger, Pace(), 0.0, 0.0)
+    verdict = is_given_up(
+        owes, ending, ran=ran, program_ran=program_ran, orphaned=False, for_gateway=False
+    )
+    assert verdict is given_up
+
+
+def test_a_forked_child_that_holds_connections_does_not_keep_them_for_ever() -> None:
+    def given_up(owes: Owes, ran: float) -> bool:
+        return is_given_up(owes, None, ran=ran, program_ran=0, orphaned=True, for_gateway=False)
+
+    assert not given_up(Owes.NOTHING, 0.9) and given_up(Owes.NOTHING, 1)
+    assert not given_up(Owes.DATA, 99) and given_up(Owes.DATA, 100)
+    assert not given_up(Owes.REST, 99) and given_up(Owes.REST, 100)
