@@ -24,14 +24,16 @@ from tunneledzmq.demo.server import EmbeddedServer
 run_directory = pytest.StashKey[Path]()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Give the run a temporary directory of its own, so that what it leaves there is its own.
 
-    It is a short one, since a Unix socket's path holds 107 bytes.
+    It is a short one, that of `tmp_path` too, since a Unix socket's path holds 107 bytes.
     """
     directory = config.stash[run_directory] = Path(tempfile.mkdtemp(prefix="tz-"))
     (directory / "run").mkdir(mode=0o700)
     os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
+    config.option.basetemp = directory / "t"  # not one that has the user's name in it
     os.environ["XDG_RUNTIME_DIR"] = str(directory / "run")
     os.environ.pop("SSH_AUTH_SOCK", None)
 
