@@ -9,12 +9,14 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, AnyStr
 
 from tests.peers import ROOT
 
+# What a shell starts in the background, or nohup, ignores SIGINT, and so do its children.
 PROLOGUE = """\
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import zmq
 from tunneledzmq import *
 given = json.loads(sys.argv[1])
@@ -23,9 +25,15 @@ globals().update(given)
 """
 
 
-def start_program(
-    source: str, *, prefix: Sequence[str] = (), **given: Any
-) -> subprocess.Popen[str]:
+class Program(subprocess.Popen[AnyStr]):
+    """A process that does not outlive its `with`, as `Popen` has it, but is killed at its end."""
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self.kill()
+        super().__exit__(*exc_info)
+
+
+def start_program(source: str, *, prefix: Sequence[str] = (), **given: Any) -> Program[str]:
     """Start a program that has no terminal.
 
     Args:
@@ -35,7 +43,7 @@ def start_program(
 
     """
     text = PROLOGUE + textwrap.dedent(source)
-    return subprocess.Popen(
+    return Program(
         [*prefix, sys.executable, "-c", text, json.dumps(given)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -61,7 +69,7 @@ def run_program(
             output, errors = program.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             program.send_signal(signal.SIGABRT)  # it says where it waits
-            output, errors = program.communicate()
+            output, errors = program.communicate(timeout=5)
             errors += f"\nstill running after {timeout} s"
     assert program.returncode == 0 and not errors, f"{program.returncode}:\n{output}\n{errors}"
     return output
