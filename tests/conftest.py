@@ -14,6 +14,11 @@ import psutil
 import pytest
 
 from tests import leaks, logins
+from tests.deadline import (  # noqa: F401
+    ending,
+    pytest_runtest_teardown,
+    pytest_timeout_set_timer,
+)
 from tests.leaks import nothing_left_behind, pytest_runtest_makereport  # noqa: F401
 from tests.logins import Server, options_for
 from tests.peers import Peer
@@ -160,17 +165,15 @@ class OwningContext(TunneledContext):
 @pytest.fixture
 def ctx() -> Iterator[TunneledContext]:
     """A context that owns its sockets."""
-    context = OwningContext()
-    yield context
-    context.destroy(linger=0)
+    with ending(OwningContext()) as context:
+        yield context
 
 
 @pytest.fixture(params=[True, False], ids=["isolated", "threads"])
 def any_ctx(request: pytest.FixtureRequest) -> Iterator[TunneledContext]:
     """As `ctx`, with the gateway in a process and in threads in turn."""
-    context = OwningContext(isolate=request.param)
-    yield context
-    context.destroy(linger=0)
+    with ending(OwningContext(isolate=request.param)) as context:
+        yield context
 
 
 @pytest.fixture
