@@ -43,6 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("SSH_AUTH_SOCK", None)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI, let a run fail of which no test passed: all were skipped, or none was found."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and reporter and not reporter.getreports("passed"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[run_directory], ignore_errors=True)
 
