@@ -26,10 +26,18 @@ globals().update(given)
 
 
 class Program(subprocess.Popen[AnyStr]):
-    """A process that does not outlive its `with`, as `Popen` has it, but is killed at its end."""
+    """A process in a session of its own: if it runs at the end of its `with`, it is killed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, start_new_session=True, **kwargs)
+
+    def kill_all(self) -> None:
+        """Kill it and its children, which may hold its output open; not once it has been reaped."""
+        if self.returncode is None:
+            os.killpg(self.pid, signal.SIGKILL)
 
     def __exit__(self, *exc_info: Any) -> None:
-        self.kill()
+        self.kill_all()
         super().__exit__(*exc_info)
 
 
@@ -51,7 +59,6 @@ def start_program(source: str, *, prefix: Sequence[str] = (), **given: Any) -> P
         text=True,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"},
-        start_new_session=True,
     )
 
 
@@ -69,7 +76,11 @@ def run_program(
             output, errors = program.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             program.send_signal(signal.SIGABRT)  # it says where it waits
-            output, errors = program.communicate(timeout=5)
+            try:
+                output, errors = program.communicate(timeout=5)
+            except subprocess.TimeoutExpired:
+                program.kill_all()
+                output, errors = program.communicate(timeout=5)
             errors += f"\nstill running after {timeout} s"
     assert program.returncode == 0 and not errors, f"{program.returncode}:\n{output}\n{errors}"
     return output

@@ -12,7 +12,7 @@ import zmq
 
 from tests.deadline import ending
 from tests.peers import ROOT
-from tests.programs import Program
+from tests.programs import Program, run_program
 
 SUITE = """
 import contextlib, time
@@ -92,3 +92,19 @@ def test_a_program_does_not_outlive_its_block() -> None:
     with pytest.raises(ZeroDivisionError), Program(command) as program:
         raise ZeroDivisionError
     assert program.returncode == -9
+
+
+def test_a_program_that_takes_too_long_says_where_it_waits() -> None:
+    source = """
+        import os, time
+        def child():
+            while True:
+                time.sleep(50)
+        def parent():
+            time.sleep(50)
+        if os.fork():
+            parent()
+        child()
+        """
+    with pytest.raises(AssertionError, match=r"in parent\n(?s:.*)still running after 1 s"):
+        run_program(source, timeout=1)
