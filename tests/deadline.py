@@ -63,7 +63,7 @@ def ending(context: Context, seconds: float = 10.0) -> Iterator[Context]:
             raise
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_timeout_set_timer(settings: Any) -> Iterator[None]:
     """Let pytest-timeout's clock strike again and again."""
     done = yield
