@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.polling import wait_until
+from tests.polling import wait_for_end, wait_until
 from tests.sshd import public_key
 
 
@@ -30,7 +30,7 @@ def running_agent(path: Path) -> Iterator[str]:
         yield str(path)
     finally:
         process.terminate()
-        process.wait()
+        wait_for_end(process)
 
 
 def add_to_agent(agent: str, *arguments: str | Path) -> None:

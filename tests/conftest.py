@@ -14,6 +14,11 @@ import psutil
 import pytest
 
 from tests import leaks, logins
+from tests.deadline import (  # noqa: F401
+    ending,
+    pytest_runtest_teardown,
+    pytest_timeout_set_timer,
+)
 from tests.leaks import nothing_left_behind, pytest_runtest_makereport  # noqa: F401
 from tests.logins import Server, options_for
 from tests.peers import Peer
@@ -24,16 +29,25 @@ from tunneledzmq.demo.server import EmbeddedServer
 run_directory = pytest.StashKey[Path]()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Give the run a temporary directory of its own, so that what it leaves there is its own.
 
-    It is a short one, since a Unix socket's path holds 107 bytes.
+    It is a short one, that of `tmp_path` too, since a Unix socket's path holds 107 bytes.
     """
     directory = config.stash[run_directory] = Path(tempfile.mkdtemp(prefix="tz-"))
     (directory / "run").mkdir(mode=0o700)
     os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
+    config.option.basetemp = directory / "t"  # not one that has the user's name in it
     os.environ["XDG_RUNTIME_DIR"] = str(directory / "run")
     os.environ.pop("SSH_AUTH_SOCK", None)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI, let a run fail of which no test passed: all were skipped, or none was found."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and reporter and not reporter.getreports("passed"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -158,17 +172,15 @@ class OwningContext(TunneledContext):
 @pytest.fixture
 def ctx() -> Iterator[TunneledContext]:
     """A context that owns its sockets."""
-    context = OwningContext()
-    yield context
-    context.destroy(linger=0)
+    with ending(OwningContext()) as context:
+        yield context
 
 
 @pytest.fixture(params=[True, False], ids=["isolated", "threads"])
 def any_ctx(request: pytest.FixtureRequest) -> Iterator[TunneledContext]:
     """As `ctx`, with the gateway in a process and in threads in turn."""
-    context = OwningContext(isolate=request.param)
-    yield context
-    context.destroy(linger=0)
+    with ending(OwningContext(isolate=request.param)) as context:
+        yield context
 
 
 @pytest.fixture

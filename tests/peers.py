@@ -25,7 +25,7 @@ from typing import Any
 
 import zmq
 
-from tests.polling import wait_until
+from tests.polling import wait_for_end, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -108,11 +108,7 @@ class Peer:
         """End the process, and wait for its end."""
         if self._process.stdin:
             self._process.stdin.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        wait_for_end(self._process)
         if self._process.stdout:
             self._process.stdout.close()
 

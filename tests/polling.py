@@ -1,10 +1,11 @@
-"""Waiting for a condition, with a deadline."""
+"""Waiting, with a deadline."""
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -29,3 +30,12 @@ def wait_until(condition: Callable[[], T], timeout: float = 10, what: str = "") 
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout} s: {what or condition}")
         time.sleep(0.01)
+
+
+def wait_for_end(process: subprocess.Popen[Any], timeout: float = 5) -> None:
+    """Wait for the end of a process that has been told to end; kill it when that takes long."""
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

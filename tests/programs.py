@@ -9,12 +9,14 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, AnyStr
 
 from tests.peers import ROOT
 
+# What a shell starts in the background, or nohup, ignores SIGINT, and so do its children.
 PROLOGUE = """\
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import zmq
 from tunneledzmq import *
 given = json.loads(sys.argv[1])
@@ -23,9 +25,23 @@ globals().update(given)
 """
 
 
-def start_program(
-    source: str, *, prefix: Sequence[str] = (), **given: Any
-) -> subprocess.Popen[str]:
+class Program(subprocess.Popen[AnyStr]):
+    """A process in a session of its own: if it runs at the end of its `with`, it is killed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, start_new_session=True, **kwargs)
+
+    def kill_all(self) -> None:
+        """Kill it and its children, which may hold its output open; not once it has been reaped."""
+        if self.returncode is None:
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self.kill_all()
+        super().__exit__(*exc_info)
+
+
+def start_program(source: str, *, prefix: Sequence[str] = (), **given: Any) -> Program[str]:
     """Start a program that has no terminal.
 
     Args:
@@ -35,7 +51,7 @@ def start_program(
 
     """
     text = PROLOGUE + textwrap.dedent(source)
-    return subprocess.Popen(
+    return Program(
         [*prefix, sys.executable, "-c", text, json.dumps(given)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -43,7 +59,6 @@ def start_program(
         text=True,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"},
-        start_new_session=True,
     )
 
 
@@ -61,7 +76,11 @@ def run_program(
             output, errors = program.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             program.send_signal(signal.SIGABRT)  # it says where it waits
-            output, errors = program.communicate()
+            try:
+                output, errors = program.communicate(timeout=5)
+            except subprocess.TimeoutExpired:
+                program.kill_all()
+                output, errors = program.communicate(timeout=5)
             errors += f"\nstill running after {timeout} s"
     assert program.returncode == 0 and not errors, f"{program.returncode}:\n{output}\n{errors}"
     return output

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import psutil
@@ -133,13 +133,9 @@ class OpenSSHServer:
         except psutil.NoSuchProcess:
             return []
 
-    def kill_sessions(self) -> None:
-        """Cut all its connections; it goes on listening."""
-        sessions = self.sessions()
-        for session in sessions:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                session.kill()
-        psutil.wait_procs(sessions, timeout=5)
+    def kill_sessions(self, *, spare: Collection[psutil.Process] = ()) -> None:
+        """Cut its connections, all but those that processes of `spare` serve; it listens on."""
+        _kill([session for session in self.sessions() if session not in spare])
 
     def kill(self) -> None:
         """End it and all its connections at once."""
@@ -149,10 +145,7 @@ class OpenSSHServer:
         self._process.kill()
         self._process.wait()
         self._process = None
-        for session in sessions:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                session.kill()
-        psutil.wait_procs(sessions, timeout=5)
+        _kill(sessions)
 
     def restart(self) -> None:
         """Start it once more, on the same port and with the same keys."""
@@ -216,3 +209,22 @@ class OpenSSHServer:
             settings["PerSourcePenalties"] = "no"
         host_keys = [("HostKey", key) for key in self.host_keys]
         return [*host_keys, *{**settings, **self._config}.items()]
+
+
+def _kill(processes: Collection[psutil.Process]) -> None:
+    """Kill processes, and wait until they have ended.
+
+    Not until they are reaped: a session of an ordinary account has a child, which is left to the
+    system's first process, and that may take its time.
+    """
+
+    def has_ended(process: psutil.Process) -> bool:
+        try:
+            return bool(process.status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return True
+
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    wait_until(lambda: all(map(has_ended, processes)), 5, "the sessions end")

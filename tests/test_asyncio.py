@@ -22,6 +22,7 @@ import zmq
 import zmq.asyncio
 
 import tunneledzmq
+from tests.deadline import ending
 from tests.logins import arguments_for, options_for
 from tests.peers import Peer, free_port, numbered
 from tests.polling import wait_until
@@ -52,16 +53,14 @@ class OwningContext(TunneledContext):
 
 @pytest.fixture(params=[True, False], ids=["isolated", "threads"])
 def any_ctx(request: pytest.FixtureRequest) -> Iterator[TunneledContext]:
-    context = OwningContext(isolate=request.param)
-    yield context
-    context.destroy(linger=0)
+    with ending(OwningContext(isolate=request.param)) as context:
+        yield context
 
 
 @pytest.fixture
 def ctx() -> Iterator[TunneledContext]:
-    context = OwningContext()
-    yield context
-    context.destroy(linger=0)
+    with ending(OwningContext()) as context:
+        yield context
 
 
 @pytest.fixture

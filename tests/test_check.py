@@ -19,6 +19,7 @@ import zmq.auth
 
 from tests.peers import ROOT, Peer, free_port
 from tests.polling import wait_until
+from tests.programs import Program
 from tests.sshd import OpenSSHServer, generate_key
 from tests.strangers import SilentPort
 
@@ -91,22 +92,22 @@ def test_json(openssh: OpenSSHServer, echo: Peer) -> None:
 
 def test_colours_on_a_terminal(openssh: OpenSSHServer, echo: Peer) -> None:
     ours, theirs = pty.openpty()
-    program = subprocess.Popen(
+    with Program(
         [sys.executable, "-m", "tunneledzmq", "check", echo.address, *login(openssh)],
         stdin=theirs,
         stdout=theirs,
         cwd=ROOT,
         env={**os.environ, "TERM": "xterm"},
-    )
-    os.close(theirs)
-    output = b""
-    while True:
-        try:
-            output += os.read(ours, 4096)
-        except OSError:  # the end of what the terminal's last user wrote
-            break
-    os.close(ours)
-    assert program.wait(10) == 0
+    ) as program:
+        os.close(theirs)
+        output = b""
+        while True:
+            try:
+                output += os.read(ours, 4096)
+            except OSError:  # the end of what the terminal's last user wrote
+                break
+        os.close(ours)
+        assert program.wait(10) == 0
     assert b"\033[32m" in output
     assert "✓ round trip".encode() in output
 

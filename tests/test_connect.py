@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import zmq
 
+from tests.deadline import ending
 from tests.logins import options_for
 from tests.peers import Peer, free_port, numbered, round_trip
 from tests.polling import wait_until
@@ -231,13 +232,12 @@ def test_equal_options_share_a_session_and_different_ones_do_not(
 def test_a_shadow_of_a_socket_has_the_default_of_its_context(
     options: SSHOptions, echo: Peer
 ) -> None:
-    context = TunneledContext(ssh=options)
-    shadow = TunneledSocket.shadow(context.socket(zmq.REQ))
-    shadow.rcvtimeo = 10_000
-    shadow.connect(echo.address)
-    try:
+    with (
+        ending(TunneledContext(ssh=options)) as context,
+        TunneledSocket.shadow(context.socket(zmq.REQ)) as shadow,
+    ):
+        shadow.linger = 0
+        shadow.rcvtimeo = 10_000
+        shadow.connect(echo.address)
         round_trip(shadow)
         assert [tunnel.remote for tunnel in shadow.tunnels] == [echo.address]
-    finally:
-        shadow.close(linger=0)
-        context.destroy(linger=0)

@@ -126,7 +126,7 @@ def test_nothing_is_left_after_the_program_is_killed(
     with start_program(
         f"""
         ctx = TunneledContext()
-        sock = ctx.socket(zmq.REQ)
+        sock = ctx.socket(zmq.DEALER)
         sock.connect({echo.address!r}, ssh={hops!r})
         print("up", flush=True)
         sock.recv()

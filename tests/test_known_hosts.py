@@ -24,6 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.programs import Program
 from tunneledzmq.gateway.known_hosts import (
     KnownHosts,
     KnownKey,
@@ -660,7 +661,7 @@ def test_adding_to_a_read_only_file_is_an_error_that_names_it(unprivileged: Path
 def program(source: str, *arguments: str) -> subprocess.Popen[str]:
     """Start a Python program that finds the names of this module."""
     prologue = "import sys; from tests.test_known_hosts import *\n"
-    return subprocess.Popen(
+    return Program(
         [sys.executable, "-c", prologue + source, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

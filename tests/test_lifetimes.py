@@ -259,7 +259,7 @@ def test_a_program_that_is_killed_leaves_nothing(
     before = set(openssh.sessions())
     source = """
         ctx = TunneledContext()
-        sock = ctx.socket(zmq.REQ)
+        sock = ctx.socket(zmq.DEALER)
         sock.connect(addr, ssh=options)
         print("connected", flush=True)
         sock.recv()

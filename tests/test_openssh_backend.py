@@ -29,6 +29,7 @@ from tests.faults.injection import (
 from tests.logins import options_for
 from tests.peers import Peer, numbered, round_trip
 from tests.polling import wait_until
+from tests.programs import Program
 from tests.sshd import OpenSSHServer, generate_key
 from tunneledzmq import (
     GatewayError,
@@ -408,10 +409,9 @@ def users_master(
     path = tmp_path / "master"
     options = config("ControlMaster auto", f"ControlPath {path}")
     command = ["ssh", "-F", str(options.config_file), "-M", "-N", "box"]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+    with Program(command, stdin=subprocess.DEVNULL) as process:
         wait_until(path.exists)
         yield options, process
-        process.kill()
 
 
 def test_a_master_of_the_users_own_is_used_and_left_alone(

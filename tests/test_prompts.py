@@ -507,8 +507,7 @@ IN_BACKGROUND = """
 
 def finish(program: subprocess.Popen[str]) -> str:
     """Wait for the end of a program, and return what it printed."""
-    with program:
-        output, errors = program.communicate(timeout=30)
+    output, errors = program.communicate(timeout=30)
     assert program.returncode == 0 and not errors, errors
     return output
 
@@ -516,16 +515,18 @@ def finish(program: subprocess.Popen[str]) -> str:
 def test_the_terminal_is_asked_and_does_not_show_secrets(echo: Peer, tmp_path: Path) -> None:
     with Terminal() as terminal, AskingServer(tmp_path, [PASSWORD, CODE]) as server:
         options = arguments_for(server, keyfile=None)
-        program = start_program(ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address)
-        terminal.wait_for("(me@127.0.0.1) Password: ")
-        wait_until(lambda: not terminal.echoes)
-        terminal.type("s3cret\n")
-        terminal.wait_for("(me@127.0.0.1) Verification code: ")
-        wait_until(lambda: terminal.echoes)
-        terminal.type("123456\n")
-        assert finish(program) == "hello\n"
-        terminal.wait_for("123456")
-        assert "s3cret" not in terminal.shown
+        with start_program(
+            ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address
+        ) as program:
+            terminal.wait_for("(me@127.0.0.1) Password: ")
+            wait_until(lambda: not terminal.echoes)
+            terminal.type("s3cret\n")
+            terminal.wait_for("(me@127.0.0.1) Verification code: ")
+            wait_until(lambda: terminal.echoes)
+            terminal.type("123456\n")
+            assert finish(program) == "hello\n"
+            terminal.wait_for("123456")
+            assert "s3cret" not in terminal.shown
 
 
 @pytest.mark.parametrize("question", [PASSWORD, CODE], ids=["hidden", "shown"])
@@ -534,35 +535,39 @@ def test_ctrl_c_at_the_prompt_interrupts_connect(
 ) -> None:
     with Terminal() as terminal, AskingServer(tmp_path, [question]) as server:
         options = arguments_for(server, keyfile=None)
-        program = start_program(ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address)
-        terminal.wait_for(question.questions[0][0])
-        wait_until(lambda: terminal.echoes == question.questions[0][1])
-        terminal.type("\x03")
-        assert finish(program) == "interrupted\n"
-        assert terminal.echoes
-        assert server.logins == 0
+        with start_program(
+            ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address
+        ) as program:
+            terminal.wait_for(question.questions[0][0])
+            wait_until(lambda: terminal.echoes == question.questions[0][1])
+            terminal.type("\x03")
+            assert finish(program) == "interrupted\n"
+            assert terminal.echoes
+            assert server.logins == 0
 
 
 @pytest.mark.parametrize("question", [PASSWORD, CODE], ids=["hidden", "shown"])
 def test_the_end_of_input_is_no_answer(echo: Peer, tmp_path: Path, question: Round) -> None:
     with Terminal() as terminal, AskingServer(tmp_path, [question]) as server:
         options = arguments_for(server, keyfile=None)
-        program = start_program(ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address)
-        terminal.wait_for(question.questions[0][0])
-        wait_until(lambda: terminal.echoes == question.questions[0][1])
-        terminal.type("\x04")
-        assert "nobody to ask" in finish(program)
-        assert terminal.echoes and server.heard == []
+        with start_program(
+            ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address
+        ) as program:
+            terminal.wait_for(question.questions[0][0])
+            wait_until(lambda: terminal.echoes == question.questions[0][1])
+            terminal.type("\x04")
+            assert "nobody to ask" in finish(program)
+            assert terminal.echoes and server.heard == []
 
 
 def test_a_program_in_the_background_does_not_take_the_terminal(echo: Peer, tmp_path: Path) -> None:
     with Terminal() as terminal, AskingServer(tmp_path, [PASSWORD]) as server:
         options = arguments_for(server, keyfile=None)
-        program = start_program(
+        with start_program(
             IN_BACKGROUND, tty=terminal.name, options=options, addr=echo.address
-        )
-        assert "nobody to ask" in finish(program)
-        assert server.heard == []
+        ) as program:
+            assert "nobody to ask" in finish(program)
+            assert server.heard == []
 
 
 # What only the config file says

@@ -22,6 +22,7 @@ import zmq.asyncio
 from zmq.ssh import tunnel as original
 
 import tunneledzmq.ssh
+from tests.deadline import ending
 from tests.logins import arguments_for, options_for
 from tests.peers import Peer, free_port, numbered, round_trip
 from tests.polling import wait_until
@@ -80,10 +81,9 @@ class PlainContext(zmq.Context[zmq.Socket[bytes]]):
 @pytest.fixture
 def plain() -> Iterator[zmq.Context[Any]]:
     """A context of pyzmq's own."""
-    context = PlainContext()
-    context.rcvtimeo = context.sndtimeo = 10_000
-    yield context
-    context.destroy(linger=0)
+    with ending(PlainContext()) as context:
+        context.rcvtimeo = context.sndtimeo = 10_000
+        yield context
 
 
 def gone(gateways: Gateways, timeout: float = 5) -> None:

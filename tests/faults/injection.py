@@ -20,7 +20,7 @@ import zmq
 from tests.leaks import gateways, masters, runtime_directories
 from tests.logins import Server
 from tests.peers import ROOT
-from tests.polling import wait_until
+from tests.polling import wait_for_end, wait_until
 from tests.sshd import OpenSSHServer, generate_key
 from tunneledzmq import directory
 
@@ -138,7 +138,7 @@ class Relay:
     def close(self) -> None:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.close()
-        self._process.wait(5)
+        wait_for_end(self._process)
         self._process.stdout.close()
 
     def __enter__(self) -> Relay:

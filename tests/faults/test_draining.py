@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import zmq
 
+from tests.deadline import ending
 from tests.faults.injection import Relay, kill_session, time_until_nothing_is_left
 from tests.leaks import gateways
 from tests.logins import arguments_for, options_for
@@ -54,12 +55,11 @@ ENDINGS = {
 @pytest.fixture
 def pull() -> Iterator[zmq.Socket[bytes]]:
     """A peer in this process, so that it is known what arrived, one by one."""
-    ctx = zmq.Context()
-    sock = ctx.socket(zmq.PULL)
-    sock.set_hwm(0)
-    sock.bind("tcp://127.0.0.1:*")
-    yield sock
-    ctx.destroy(linger=0)
+    with ending(zmq.Context()) as ctx:
+        sock = ctx.socket(zmq.PULL)
+        sock.set_hwm(0)
+        sock.bind("tcp://127.0.0.1:*")
+        yield sock
 
 
 def arrived(pull: zmq.Socket[bytes], last: int = COUNT - 1, timeout: float = 20) -> list[int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import zmq
 
+from tests.deadline import ending
 from tests.faults.injection import memory_growth, the_gateway
 from tests.peers import Peer, numbered, round_trip
 from tests.polling import wait_until
@@ -24,12 +25,11 @@ MEMORY = 16_000_000
 @pytest.fixture
 def far() -> Iterator[zmq.Socket[bytes]]:
     """A remote DEALER in this process, which does just what the test tells it to."""
-    ctx = zmq.Context()
-    sock = ctx.socket(zmq.DEALER)
-    sock.set_hwm(COUNT)
-    sock.bind("tcp://127.0.0.1:*")
-    yield sock
-    ctx.destroy(linger=0)
+    with ending(zmq.Context()) as ctx:
+        sock = ctx.socket(zmq.DEALER)
+        sock.set_hwm(COUNT)
+        sock.bind("tcp://127.0.0.1:*")
+        yield sock
 
 
 def write_until_it_stops(sock: zmq.Socket[bytes]) -> int:

@@ -46,17 +46,14 @@ both_homes = pytest.mark.parametrize("isolate", [True, False], ids=["isolated", 
 
 @contextmanager
 def running(source: str, **given: object) -> Iterator[subprocess.Popen[str]]:
-    """A program that says when it is ready; it is killed at the end if it still runs."""
+    """A program that says when it is ready (see `start_program`)."""
     with start_program(source, **given) as program:
-        try:
-            assert program.stdout
-            line = program.stdout.readline()
-            if line != "ready\n":
-                program.kill()
-                raise AssertionError(line + program.communicate()[1])
-            yield program
-        finally:
+        assert program.stdout
+        line = program.stdout.readline()
+        if line != "ready\n":
             program.kill()
+            raise AssertionError(line + program.communicate()[1])
+        yield program
 
 
 @both_homes

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 
 from tests.network import BASTION, INNER, POSSIBLE, private_network
 from tests.peers import ROOT
+from tests.programs import Program
 from tests.sshd import OpenSSHServer
 
 INSTALLED = "import tunneledzmq.ssh; tunneledzmq.ssh.install();"
@@ -58,25 +59,23 @@ class Site:
         self, prefix: Sequence[str], *command: str, end: int = signal.SIGTERM
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Run a Python program for the body; its output goes to `home/log`."""
-        with open(self.home / "log", "ab") as log:
-            process = subprocess.Popen(
+        with (
+            open(self.home / "log", "ab") as log,
+            Program(
                 [*prefix, sys.executable, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
-                start_new_session=True,
-            )
-        try:
-            yield process
-        finally:
-            process.send_signal(end)
+            ) as process,
+        ):
             try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                yield process
+            finally:
+                process.send_signal(end)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
 
     def log(self) -> str:
         """Return what those programs wrote."""

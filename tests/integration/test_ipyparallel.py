@@ -154,10 +154,8 @@ def test_a_cluster_survives_killed_sessions_and_a_killed_engine(cluster: Cluster
         line = program.stdout.readline()
         assert line == "in the middle\n", program.communicate()
         # The client's and the new engine's; what they dial anew ends with them.
-        sessions = set(site.sshd.sessions()) - before
-        assert len(sessions) >= 2
-        for session in sessions:
-            session.kill()
+        assert len(set(site.sshd.sessions()) - before) >= 2
+        site.sshd.kill_sessions(spare=before)
         assert program.stdout.readline() == "complete\n", program.communicate()
         engine.kill()
         assert program.communicate(timeout=40) == ("[0, 1, 4, 9]\n", "")
