@@ -19,6 +19,7 @@ from tests.deadline import (  # noqa: F401
     pytest_runtest_teardown,
     pytest_timeout_set_timer,
 )
+from tests.figures import figures, pytest_terminal_summary  # noqa: F401
 from tests.leaks import nothing_left_behind, pytest_runtest_makereport  # noqa: F401
 from tests.logins import Server, options_for
 from tests.peers import Peer
@@ -54,16 +55,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[run_directory], ignore_errors=True)
 
 
+ENDURANCE = {path.stem for path in (Path(__file__).parent / "endurance").glob("test_*.py")}
+
 # Where what differs from the usual is tested in each run, and not with --all-combinations only.
 UNUSUAL = {
     "asyncssh": {"test_connect", "test_data_path"},
     "openssh backend": {
+        *ENDURANCE,
         "test_connect",
         "test_draining",
         "test_errors",
         "test_lifetimes",
+        "test_ordinary_life",
     },
-    "threads": {"test_connect", "test_lifetimes"},
+    "threads": {"test_connect", "test_lifetimes", "test_ordinary_life"},
 }
 
 

@@ -19,7 +19,10 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,56 @@ def round_trip(sock: zmq.Socket[bytes], message: bytes = b"hello") -> None:
     """Send a request to an echo, and check its answer."""
     sock.send(message)
     assert sock.recv() == message
+
+
+def arrived(sock: zmq.Socket[bytes], last: int, timeout: float = 20, pause: float = 0) -> list[int]:
+    """Receive until message `last` (see `numbered`), and return the numbers of all that came.
+
+    Args:
+        sock: what receives.
+        last: the number of the last message.
+        timeout: seconds after which what has not come counts as lost.
+        pause: seconds that the reader sleeps after each.
+
+    """
+    numbers: list[int] = []
+    deadline = time.monotonic() + timeout
+    while (not numbers or numbers[-1] != last) and time.monotonic() < deadline:
+        if sock.poll(100):
+            numbers.append(int.from_bytes(sock.recv()[:8], "big"))
+            time.sleep(pause)
+    return numbers
+
+
+@contextmanager
+def sending_and_ending(count: int, size: int) -> Iterator[tuple[str, threading.Thread]]:
+    """A peer that sends so many messages to whoever connects, and ends.
+
+    Yields:
+        Its address, and its thread, which ends when the kernel has taken all that it sent.
+
+    """
+    ctx = zmq.Context()
+    sock = ctx.socket(zmq.PUSH)
+    sock.sndhwm = 0
+    sock.sndtimeo = sock.linger = 10_000
+    sock.bind("tcp://127.0.0.1:*")
+    address = sock.last_endpoint.decode()
+
+    def send_and_end() -> None:
+        try:
+            for number in range(count):
+                sock.send(numbered(number, size))
+        finally:
+            sock.close()
+            ctx.term()
+
+    thread = threading.Thread(target=send_and_end)
+    thread.start()
+    try:
+        yield address, thread
+    finally:
+        thread.join()
 
 
 class Peer:

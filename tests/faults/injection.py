@@ -21,6 +21,7 @@ from tests.leaks import gateways, masters, runtime_directories
 from tests.logins import Server
 from tests.peers import ROOT
 from tests.polling import wait_for_end, wait_until
+from tests.programs import ObedientProgram
 from tests.sshd import OpenSSHServer, generate_key
 from tunneledzmq import directory
 
@@ -62,17 +63,19 @@ def the_gateway() -> psutil.Process:
 
 
 @contextmanager
-def stopped(process: psutil.Process) -> Iterator[None]:
-    """Stop a process, and let it go on after the body."""
-    process.send_signal(signal.SIGSTOP)
+def stopped(*processes: psutil.Process) -> Iterator[None]:
+    """Stop processes, and let them go on after the body."""
     try:
+        for process in processes:
+            process.send_signal(signal.SIGSTOP)
         yield
     finally:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGCONT)
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
 
 
-def wait_until_blocked(program: subprocess.Popen[str]) -> None:
+def wait_until_blocked(program: subprocess.Popen[str] | ObedientProgram) -> None:
     """Wait until a program's main thread waits in the kernel.
 
     A signal that came just before would be seen by Python only when that wait ends.

@@ -15,7 +15,7 @@ from tests.deadline import ending
 from tests.faults.injection import Relay, kill_session, time_until_nothing_is_left
 from tests.leaks import gateways
 from tests.logins import arguments_for, options_for
-from tests.peers import Peer, numbered
+from tests.peers import Peer, arrived, numbered
 from tests.polling import wait_until
 from tests.programs import start_program
 from tests.sshd import OpenSSHServer
@@ -60,16 +60,6 @@ def pull() -> Iterator[zmq.Socket[bytes]]:
         sock.set_hwm(0)
         sock.bind("tcp://127.0.0.1:*")
         yield sock
-
-
-def arrived(pull: zmq.Socket[bytes], last: int = COUNT - 1, timeout: float = 20) -> list[int]:
-    """Receive until message `last`, and return the numbers of all that came."""
-    numbers = []
-    deadline = time.monotonic() + timeout
-    while (not numbers or numbers[-1] != last) and time.monotonic() < deadline:
-        if pull.poll(100):
-            numbers.append(int.from_bytes(pull.recv()[:8], "big"))
-    return numbers
 
 
 @pytest.mark.parametrize(
@@ -185,7 +175,7 @@ def test_a_drain_goes_on_after_the_session_dropped(
         relay.pass_packets()
         term = threading.Thread(target=any_ctx.term)
         term.start()
-        numbers = arrived(pull)
+        numbers = arrived(pull, last=COUNT - 1)
         term.join(10)
         assert not term.is_alive()
         lost = COUNT - 1 - len(numbers)
@@ -208,7 +198,7 @@ def test_disconnect_delivers_what_was_sent(
     for number in range(COUNT):
         sock.send(numbered(number, SIZE))
     sock.disconnect(addr)
-    assert arrived(pull) == list(range(COUNT))
+    assert arrived(pull, last=COUNT - 1) == list(range(COUNT))
     wait_until(lambda: sock.get(zmq.EVENTS) >= 0 and tunnel.state == "closed")
 
 
