@@ -20,6 +20,7 @@ from .login import Login, LoginError
 from .proxy_command import explain
 from .pump import Link, Pump
 from .questions import Questions
+from .text import printable
 from .transport import ForwardTransport
 
 __all__ = ["TunnelForwarder"]
@@ -197,6 +198,7 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
 
 
 def _reason(error: Exception | None) -> str:
-    if error is None or isinstance(error, EOFError):
+    text = "" if error is None else printable(str(error))
+    if not text and (error is None or isinstance(error, EOFError)):
         return "the server closed the connection"
-    return str(error) or type(error).__name__
+    return text or type(error).__name__

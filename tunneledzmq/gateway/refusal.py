@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .text import printable
+
 __all__ = ["CONNECT_FAILED", "PROHIBITED", "refusal"]
 
 PROHIBITED = 1
@@ -10,6 +12,7 @@ CONNECT_FAILED = 2
 
 def refusal(code: int, reason: str) -> str:
     """Return the words for the server's `code` and `reason`."""
+    reason = printable(reason.strip())
     if code == PROHIBITED:
         return (
             "the server forbids forwarding to it (administratively prohibited; see "
