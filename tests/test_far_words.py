@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import socket
 import struct
+import threading
+import time
 import zlib
 from collections.abc import Callable
 
@@ -15,6 +18,7 @@ from paramiko.ssh_exception import SSHException
 from tunneledzmq.gateway.compression import Decompressor
 from tunneledzmq.gateway.identification import read_identification
 from tunneledzmq.gateway.message import FarMessage
+from tunneledzmq.gateway.pump import Link, Pump
 from tunneledzmq.gateway.refusal import refusal
 from tunneledzmq.gateway.text import printable
 
@@ -190,3 +194,37 @@ def test_what_ssh_does_not_take_either(said: bytes) -> None:
         identify(said)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500
+
+
+# What is asked and not listened to
+
+
+def test_a_server_that_does_not_read_is_not_read_either() -> None:
+    """More than a few megabytes of answers do not pile up."""
+    ours, theirs = socket.socketpair()
+    link = Link(ours, Pump())
+    link.settimeout(0.05)
+    with theirs:
+        theirs.setblocking(False)
+        answers = bytes(1 << 20)
+        while not link._flooded:
+            link.send(answers)
+        theirs.send(b"one more question")
+        with pytest.raises(TimeoutError):
+            link.recv(100)
+        spent = time.process_time()
+        with pytest.raises(TimeoutError):
+            link.recv(100)
+        assert time.process_time() - spent < 0.04  # it waits, and does not look again and again
+        link.settimeout(5)
+        reader = threading.Thread(target=read_all, args=(theirs,))
+        reader.start()
+        assert link.recv(100) == b"one more question"
+        link.abort()
+        reader.join()
+
+
+def read_all(sock: socket.socket) -> None:
+    sock.setblocking(True)
+    while sock.recv(1 << 20):
+        pass

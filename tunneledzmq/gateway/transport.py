@@ -381,9 +381,14 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
             super()._parse_newkeys(m)
             self.resume()
 
+    def _parse_debug(self, m: Message) -> None:
+        # paramiko's takes seconds for as much as a packet holds.
+        m.get_boolean()
+        self._log(DEBUG, f"the server says: {printable(m.get_string())}")
+
     def _parse_disconnect(self, m: Message) -> None:
         code = m.get_int()
-        reason = printable(m.get_text().strip())
+        reason = printable(m.get_string().strip())
         self.disconnect_reason = reason or f"reason {code} of RFC 4253, section 11.1"
         self._log(DEBUG, f"disconnected by the server: {self.disconnect_reason}")
 
@@ -416,14 +421,14 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
             connection.opened(remote_id, window, min(max_packet, _MAX_DATA_OUT))
 
     def _on_open_failure(self, m: Message) -> None:
-        number, code, reason = m.get_int(), m.get_int(), m.get_text()
+        number, reason = m.get_int(), refusal(m.get_int(), m.get_string())
         with self.pump.lock:
             connection = self.connections.get(number)
             if connection is None or connection.answered:
                 raise paramiko.SSHException("the server refused a channel that was not asked for")
             self.forget(connection)
-            self._log(DEBUG, f"channel {number}: {reason} ({code})")
-            connection.refused(refusal(code, reason))
+            self._log(DEBUG, f"channel {number}: {reason}")
+            connection.refused(reason)
 
     def _on_harmless(self, handle: Handler, m: Message) -> None:
         connection = self.connections.get(m.get_int())
