@@ -8,11 +8,13 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paramiko.common import MSG_USERAUTH_FAILURE, MSG_USERAUTH_SUCCESS
+from paramiko.message import Message
 from paramiko.ssh_exception import SSHException
 
 from tunneledzmq.gateway.compression import Decompressor
@@ -21,6 +23,7 @@ from tunneledzmq.gateway.message import FarMessage
 from tunneledzmq.gateway.pump import Link, Pump
 from tunneledzmq.gateway.refusal import refusal
 from tunneledzmq.gateway.text import printable
+from tunneledzmq.gateway.transport import ForwardTransport
 
 # Text
 
@@ -202,7 +205,8 @@ def test_what_ssh_does_not_take_either(said: bytes) -> None:
 def test_a_server_that_does_not_read_is_not_read_either() -> None:
     """More than a few megabytes of answers do not pile up."""
     ours, theirs = socket.socketpair()
-    link = Link(ours, Pump())
+    pump = Pump()
+    link = Link(ours, pump)
     link.settimeout(0.05)
     with theirs:
         theirs.setblocking(False)
@@ -222,9 +226,41 @@ def test_a_server_that_does_not_read_is_not_read_either() -> None:
         assert link.recv(100) == b"one more question"
         link.abort()
         reader.join()
+    pump.close()
 
 
 def read_all(sock: socket.socket) -> None:
     sock.setblocking(True)
     while sock.recv(1 << 20):
         pass
+
+
+@pytest.fixture
+def transport() -> Iterator[ForwardTransport]:
+    """A session that has not begun."""
+    ours, theirs = socket.socketpair()
+    pump = Pump()
+    link = Link(ours, pump)
+    with theirs:
+        yield ForwardTransport(link, pump, lambda transport, error: None)
+        link.abort()
+    pump.close()
+
+
+def test_answers_do_not_pile_up_in_a_key_exchange(transport: ForwardTransport) -> None:
+    transport.clear_to_send.clear()
+    request = Message(struct.pack(">I", 3) + b"ask\1")
+    with pytest.raises(EOFError, match="asks too much"):  # noqa: PT012
+        for _ in range(100_000):
+            request.rewind()
+            transport._parse_global_request(request)
+    assert len(transport._deferred) < 50_000
+
+
+def test_answers_without_questions_do_not_pile_up(transport: ForwardTransport) -> None:
+    userauth = transport.get_auth_handler()
+    with pytest.raises(SSHException, match="was not asked"):  # noqa: PT012
+        for _ in range(100):
+            userauth._handler_table[MSG_USERAUTH_FAILURE](FarMessage(string(b"x") + b"\0", 0))
+    userauth._handler_table[MSG_USERAUTH_SUCCESS](FarMessage(b"", 0))
+    assert not userauth._handler_table  # from now on they have no meaning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,9 +55,11 @@ from tests.hostile import (
 )
 from tests.leaks import gateways
 from tests.polling import wait_until
-from tunneledzmq import Tunnel, TunneledContext, TunnelError
+from tunneledzmq import HostKeyChangedError, Tunnel, TunneledContext, TunnelError
 from tunneledzmq.check.show import PlainShow
 from tunneledzmq.check.steps import Check
+from tunneledzmq.gateway import known_hosts
+from tunneledzmq.gateway.known_hosts import Verdict
 
 SECRET = "s3cret-password"
 
@@ -242,7 +245,7 @@ FAILURES = {
     "a disconnect after the key exchange": (Script(on_keys=disconnect), ""),
     "extensions that are not there": (
         Script(on_keys=lambda transport: transport.say(MSG_EXT_INFO, 1000)),
-        "",
+        "cut short",
     ),
     "rounds without questions": (
         Script(interface=asks_in_rounds(), options={"password": SECRET}),
@@ -454,8 +457,7 @@ def going_on(
 
 
 def bomb(transport: HostileTransport, channel: int) -> None:
-    for _ in range(3):
-        transport._send_message(message(MSG_IGNORE, bytes(50_000_000)))
+    transport._send_message(message(MSG_IGNORE, bytes(40_000_000)))
 
 
 ENDS = {
@@ -513,3 +515,49 @@ def test_a_check_shows_nothing_unprintable(
     assert all(c.isprintable() or c == "\n" for c in shown)
     assert len(shown) < 3000
     assert shown.count("\n") == 6  # a line for each step
+
+
+# Whom accept-new believes
+
+
+def test_two_first_logins_do_not_believe_two_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one looks, another adds the key that it was shown."""
+    file = tmp_path / "accepted"
+
+    def add_after_another(path: str, host: str, port: int, *args: Any, **kwargs: Any) -> Verdict:
+        key = paramiko.ECDSAKey.generate()
+        add(path, host, port, key)
+        return add(path, host, port, *args, **kwargs)
+
+    add = known_hosts.add
+    monkeypatch.setattr(known_hosts, "add", add_after_another)
+    with (
+        hostile_server(Script(), tmp_path) as options,
+        TunneledContext(isolate=False) as ctx,
+        ctx.socket(zmq.STREAM) as sock,
+    ):
+        options = replace(
+            options,
+            known_hosts=str(file),
+            strict_host_key_checking="accept-new",
+            backend="sshtunnel",
+        )
+        with pytest.raises(HostKeyChangedError, match=f"{file}:1"):
+            sock.connect("tcp://127.0.0.1:1", ssh=options)
+    assert len(file.read_text().splitlines()) == 1
+
+
+def test_a_lock_on_known_hosts_does_not_hinder_a_login(
+    ctx: TunneledContext, tmp_path: Path
+) -> None:
+    file = tmp_path / "accepted"
+    file.touch()
+    with hostile_server(Script(), tmp_path) as options, file.open() as reader:
+        fcntl.flock(reader, fcntl.LOCK_EX)
+        sock = ctx.socket(zmq.STREAM)
+        options = replace(options, known_hosts=str(file), strict_host_key_checking="accept-new")
+        sock.connect("tcp://127.0.0.1:1", ssh=options)
+        assert len(file.read_text().splitlines()) == 1
+        sock.close(linger=0)

@@ -122,6 +122,7 @@ class Link:
         self._output = memoryview(bytearray(_OUTPUT_SIZE))
         self._output_start = 0
         self._output_end = 0
+        self._waits_to_write = False
         # The thread that runs the pump; it sends when all that can be done at once is done.
         self._thread = 0
         # Called when the output falls below the low-water mark.
@@ -314,7 +315,10 @@ class Link:
             self._output_start = self._output_end = 0
             if len(self._output) > _OUTPUT_SIZE:
                 self._output = memoryview(bytearray(_OUTPUT_SIZE))
-        self._pump.watch(self, (0 if self._flooded else READ) | (WRITE if start < end else 0))
+        waits = start < end
+        if waits or self._waits_to_write:
+            self._waits_to_write = waits
+            self._pump.watch(self, (0 if self._flooded else READ) | (WRITE if waits else 0))
         if self._was_full and end - start < _LOW_WATER:
             self._was_full = False
             self.on_writable()

@@ -61,7 +61,7 @@ def authenticate(
         transport.ensure_session()
         attempt.run()
     except (paramiko.SSHException, EOFError, OSError) as exc:
-        raise attempt.broken_off() from exc
+        raise attempt.broken_off(exc) from exc
 
 
 class _Attempt:
@@ -261,13 +261,14 @@ class _Attempt:
             passing=self._identities.agent_silent,
         )
 
-    def broken_off(self) -> LoginError:
+    def broken_off(self, exc: Exception) -> LoginError:
         """Make the error for a session that ended in the middle."""
         reason = self._transport.disconnect_reason
         if not reason:
-            return self._login.no_connection(
-                errno.ECONNRESET, "the connection was lost during the login"
-            )
+            text = "the connection was lost during the login"
+            if isinstance(exc, paramiko.SSHException):
+                text += f": {printable(str(exc))}"
+            return self._login.no_connection(errno.ECONNRESET, text)
         text = f"the server broke the login off after {', '.join(self._tried)}: {reason}"
         if sum(offer.name in self._tried for offer in self._identities.offers) > 1:
             text += "; name the right key with keyfile=, and set agent=False"
