@@ -16,6 +16,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -600,20 +601,32 @@ def test_add_starts_a_new_line(file: Path) -> None:
 @pytest.mark.parametrize("port", [22, 2222])
 @pytest.mark.parametrize("host", ["host.example", "Host.Example", "192.0.2.1", "2001:db8::1"])
 def test_ssh_keygen_finds_what_was_added(file: Path, host: str, port: int) -> None:
-    for key in (rsa(), ecdsa(256), ed25519(1)):
-        add(str(file), host, port, key)
-    assert found_by_ssh_keygen(file, lookup_name(host, port)) == [1, 2, 3]
+    for name, key in (("other", rsa()), (host, ecdsa(256)), ("third", ed25519(1))):
+        assert add(str(file), name, port, key) is UNKNOWN
+    assert found_by_ssh_keygen(file, lookup_name(host, port)) == [2]
 
 
 @pytest.mark.parametrize("name", ["host", "HOST", "*", "a,host", hashed("host")])
 def test_add_adds_nothing_that_is_there(file: Path, name: str) -> None:
     text = f"other {public_text(rsa())}\n{name} {public_text(ed25519(1))} comment"
     file.write_text(text)
-    add(str(file), "host", 22, ed25519(1))
+    assert add(str(file), "host", 22, ed25519(1)) is KNOWN
     assert file.read_text() == text
 
 
-@pytest.mark.parametrize("line", ["host OTHER", "other KEY", "[host]:2222 KEY", "#host KEY"])
+@pytest.mark.parametrize(
+    ("line", "verdict"), [("host OTHER", CHANGED), ("@revoked host KEY", REVOKED)]
+)
+def test_add_adds_nothing_to_a_host_that_is_known_otherwise(
+    file: Path, line: str, verdict: Verdict
+) -> None:
+    text = fill_in(line, public_text(ed25519(1)))
+    file.write_bytes(text)
+    assert add(str(file), "host", 22, ed25519(1)) is verdict
+    assert file.read_bytes() == text
+
+
+@pytest.mark.parametrize("line", ["other KEY", "[host]:2222 KEY", "#host KEY"])
 def test_add_adds_what_is_not_there(file: Path, line: str) -> None:
     file.write_bytes(fill_in(line, public_text(ed25519(1))))
     add(str(file), "host", 22, ed25519(1))
@@ -701,13 +714,26 @@ def test_add_looks_at_the_file_when_its_turn_has_come(
     text = f"host {public_text(ed25519(1))} added meanwhile\n"
 
     def wait_for_another_process(descriptor: int, operation: int) -> None:
-        assert operation == fcntl.LOCK_EX
+        assert operation & fcntl.LOCK_EX
         file.write_text(text)
         lock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", wait_for_another_process)
     add(str(file), "host", 22, ed25519(1))
     assert file.read_text() == text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
+def test_a_lock_of_somebody_else_delays_and_does_not_hinder(file: Path) -> None:
+    import fcntl
+
+    file.write_text("# mine\n")
+    with file.open() as reader:  # whoever may read it may lock it
+        fcntl.flock(reader, fcntl.LOCK_EX)
+        start = time.monotonic()
+        assert add(str(file), "host", 22, ed25519(1)) is UNKNOWN
+        assert time.monotonic() - start < 2
+    assert file.read_text() == f"# mine\nhost {public_text(ed25519(1))}\n"
 
 
 ADD_MANY = """

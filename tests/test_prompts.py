@@ -27,7 +27,6 @@ from tunneledzmq.gateway.auth.passwords import Passwords
 from tunneledzmq.gateway.auth.userauth import InfoRequest
 from tunneledzmq.gateway.login import Login
 from tunneledzmq.gateway.questions import Questions
-from tunneledzmq.gateway.text import printable
 
 CODE = Round([("Verification code: ", True)], ["123456"])
 PASSWORD = Round([("Password: ", False)], ["s3cret"])
@@ -608,8 +607,3 @@ def test_the_password_is_not_told_to_other_questions(text: str) -> None:
     assert passwords.respond(InfoRequest("", "", ((text, False),))) is None
     assert passwords.respond(InfoRequest("", "", (("Password: ", True),))) is None
     assert passwords.respond(InfoRequest("", "", (("me's Password: ", False),))) == ["s3cret"]
-
-
-def test_printable_keeps_what_can_be_read() -> None:
-    assert printable("Grüße\n\tan 中文\r\n") == "Grüße\n\tan 中文\n"
-    assert printable("\x1b[2J\x00\x7f\ud800") == "\\033[2J\\000\\177\\355\\240\\200"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import time
 
+from ..gateway.text import printable
+
 __all__ = ["NotZMTP", "greet"]
 
 _SIGNATURE_SIZE = 10
@@ -47,7 +49,7 @@ def greet(sock: socket.socket, timeout: float) -> str:
     rest = _receive(sock, _GREETING_SIZE - _SIGNATURE_SIZE - 1, deadline)
     if len(rest) < _GREETING_SIZE - _SIGNATURE_SIZE - 1:
         raise NotZMTP("what listens there broke its ZMTP greeting off")
-    mechanism = rest[1:21].rstrip(b"\0").decode("ascii", "replace")
+    mechanism = printable(rest[1:21].rstrip(b"\0"))
     return f"ZMTP {version[0]}.{rest[0]}, security {mechanism}"
 
 

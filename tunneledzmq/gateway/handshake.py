@@ -19,6 +19,7 @@ from .known_hosts import KnownHosts, Verdict
 from .login import Login, LoginError
 from .proxy_command import connect_over_command
 from .questions import Questions
+from .text import printable
 
 if TYPE_CHECKING:
     from .transport import ForwardTransport
@@ -136,32 +137,26 @@ def handshake(transport: ForwardTransport, login: Login) -> bool:
     Raises:
         LoginError: it speaks no SSH, or its host key is not the one that it should be.
     """
-    try:
-        hosts = KnownHosts.load(login.user_known_hosts + login.global_known_hosts)
-    except OSError as exc:
-        raise login.no_trust(
-            exc.errno or errno.EIO,
-            f"the known_hosts file {exc.filename!r} cannot be read: {exc.strerror}",
-        ) from exc
+    hosts = _load_known(login)
     revoked = _load_revoked(login)
     choose_algorithms(transport, login, hosts.key_types(*login.known_as))
-    transport.banner_timeout = transport.handshake_timeout = login.connect_timeout
+    transport.handshake_timeout = login.connect_timeout
     try:
         transport.start_client(timeout=login.connect_timeout)
         key = transport.get_remote_server_key()
     except IncompatiblePeer as exc:
         raise login.no_connection(
-            errno.EPROTO, f"no common algorithms with the server: {exc}"
+            errno.EPROTO, f"no common algorithms with the server: {printable(str(exc))}"
         ) from exc
     except (paramiko.SSHException, EOFError, OSError) as exc:
         raise _no_ssh(transport, login, exc) from exc
     trusted = _check_host_key(login, hosts, revoked, key)
-    transport.pin_host_key()
+    transport.pin_host_key(key)
     return trusted
 
 
 def _no_ssh(transport: ForwardTransport, login: Login, exc: Exception) -> LoginError:
-    text = str(exc)
+    text = printable(str(exc))
     if isinstance(exc, ConnectionError) or (isinstance(exc, EOFError) and transport.remote_version):
         return login.no_connection(
             errno.ECONNRESET, "the server closed the connection before the login"
@@ -171,6 +166,16 @@ def _no_ssh(transport: ForwardTransport, login: Login, exc: Exception) -> LoginE
     return login.no_connection(
         errno.EPROTO, f"no SSH server there, or a broken one: {text or 'it hung up'}"
     )
+
+
+def _load_known(login: Login) -> KnownHosts:
+    try:
+        return KnownHosts.load(login.user_known_hosts + login.global_known_hosts)
+    except OSError as exc:
+        raise login.no_trust(
+            exc.errno or errno.EIO,
+            f"the known_hosts file {exc.filename!r} cannot be read: {exc.strerror}",
+        ) from exc
 
 
 def _load_revoked(login: Login) -> list[bytes]:
@@ -197,10 +202,6 @@ def _check_host_key(
         raise login.no_trust(
             errno.EACCES, f"the host key {print_} is one of {login.revoked_host_keys}"
         )
-    if verdict is Verdict.REVOKED:
-        raise login.no_trust(
-            errno.EACCES, f"the host key {print_} is marked as revoked in known_hosts"
-        )
     if key.get_name() == "ssh-rsa" and key.get_bits() < login.required_rsa_size:
         raise login.no_trust(
             errno.EACCES,
@@ -211,23 +212,29 @@ def _check_host_key(
         return True
     if verdict is Verdict.UNKNOWN and login.accepted_key not in (None, key.asbytes()):
         verdict = Verdict.CHANGED  # accepted before, though it could not be written down
+    if verdict is Verdict.UNKNOWN and login.strict_host_key_checking == "yes":
+        raise login.no_trust(errno.EACCES, _unknown(login, key, print_), "UnknownHostKeyError")
+    if verdict is Verdict.UNKNOWN:
+        verdict = _remember(login, key, print_)
+    if verdict is Verdict.REVOKED:
+        raise login.no_trust(
+            errno.EACCES, f"the host key {print_} is marked as revoked in known_hosts"
+        )
     if verdict is Verdict.CHANGED:
-        text = _changed(login, hosts, print_)
+        text = _changed(login, print_)
         if login.strict_host_key_checking != "no":
             raise login.no_trust(errno.EACCES, text, "HostKeyChangedError")
         logger.warning(
             "%s: %s; going on without password, as strict_host_key_checking=no", login.server, text
         )
         return False
-    if login.strict_host_key_checking == "yes":
-        raise login.no_trust(errno.EACCES, _unknown(login, key, print_), "UnknownHostKeyError")
     login.accepted_key = key.asbytes()
-    _remember(login, key, print_)
     return True
 
 
-def _changed(login: Login, hosts: KnownHosts, print_: str) -> str:
-    where = ", ".join(f"{known.file}:{known.line}" for known in hosts.find(*login.known_as))
+def _changed(login: Login, print_: str) -> str:
+    keys = _load_known(login).find(*login.known_as)
+    where = ", ".join(f"{known.file}:{known.line}" for known in keys)
     name = _quoted(known_hosts.lookup_name(*login.known_as))
     return (
         f"the host key has changed: the server has {print_}, known_hosts has another one "
@@ -257,17 +264,20 @@ def _unknown(login: Login, key: paramiko.PKey, print_: str) -> str:
     )
 
 
-def _remember(login: Login, key: paramiko.PKey, print_: str) -> None:
+def _remember(login: Login, key: paramiko.PKey, print_: str) -> Verdict:
+    """Add the key; return the verdict on it, since another login may have been faster."""
     if not login.user_known_hosts:
         logger.info("%s: there is no file to add the host key %s to", login.server, print_)
-        return
+        return Verdict.UNKNOWN
     file = login.user_known_hosts[0]
     try:
-        known_hosts.add(file, *login.known_as, key, hashed=login.hash_known_hosts)
+        verdict = known_hosts.add(file, *login.known_as, key, hashed=login.hash_known_hosts)
     except (OSError, ValueError) as exc:
         logger.warning("%s: the host key was not added to known_hosts: %s", login.server, exc)
-    else:
+        return Verdict.UNKNOWN
+    if verdict is Verdict.UNKNOWN:
         logger.info("%s: added the host key %s to %s", login.server, print_, file)
+    return verdict
 
 
 def _scan_type(key: paramiko.PKey) -> str:

@@ -18,6 +18,7 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -47,6 +48,11 @@ logger = logging.getLogger("tunneledzmq")
 
 _SSH_PORT = 22
 _SALT_SIZE = 20
+
+# Seconds to wait for another process that adds a key: a lock may be anybody's who may read the
+# file, and OpenSSH takes none.
+_LOCK_TIMEOUT = 1.0
+_LOCK_STEP = 0.002
 _MARKERS = {b"@revoked": "revoked", b"@cert-authority": "cert-authority"}
 
 # Names of signatures (RFC 8332) made with an ssh-rsa key; OpenSSH takes them for the key's type.
@@ -202,8 +208,8 @@ def load_keys(file: str) -> list[bytes]:
     return blobs
 
 
-def add(file: str, host: str, port: int, key: paramiko.PKey, *, hashed: bool = False) -> None:
-    """Add a key to a known_hosts file, unless the file has it for this host.
+def add(file: str, host: str, port: int, key: paramiko.PKey, *, hashed: bool = False) -> Verdict:
+    """Add a key to a known_hosts file, unless the file has one for this host by now.
 
     The line is appended as a whole or not at all, also where several processes add at a time. A
     missing file is created with mode 0600, a missing ``~/.ssh`` with mode 0700.
@@ -211,6 +217,9 @@ def add(file: str, host: str, port: int, key: paramiko.PKey, *, hashed: bool = F
     Args:
         file: Path; ``~`` is expanded.
         hashed: Whether to hide the host's name (``HashKnownHosts``).
+
+    Returns:
+        What the file said of the key: it was added if that is :attr:`Verdict.UNKNOWN`.
 
     Raises:
         OSError: The key cannot be added; names the file.
@@ -222,14 +231,16 @@ def add(file: str, host: str, port: int, key: paramiko.PKey, *, hashed: bool = F
     with _naming(path), _open_locked(path) as descriptor:
         with open(descriptor, "rb", closefd=False) as stream:
             text = stream.read()
-        if KnownHosts(_parse(path, text)).verify(host, port, key) is Verdict.KNOWN:
-            return
+        verdict = KnownHosts(_parse(path, text)).verify(host, port, key)
+        if verdict is not Verdict.UNKNOWN:
+            return verdict
         newline = "" if not text or text.endswith(b"\n") else "\n"
         name = lookup_name(host, port)
         line = (
             f"{newline}{_hash_name(name) if hashed else name} {key.get_name()} {key.get_base64()}\n"
         )
         _append(descriptor, os.fsencode(line))
+    return verdict
 
 
 def _hash_name(name: str) -> str:
@@ -352,17 +363,30 @@ def _open_locked(path: str) -> Iterator[int]:
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, 0o600)
     try:
-        if sys.platform != "win32":
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor)
         yield descriptor
     finally:
         os.close(descriptor)
 
 
+def _lock(descriptor: int) -> None:
+    if sys.platform != "win32":
+        deadline = time.monotonic() + _LOCK_TIMEOUT
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_LOCK_STEP)
+            else:
+                return
+
+
 def _append(descriptor: int, line: bytes) -> None:
     written = os.write(descriptor, line)
     if written < len(line):
-        os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR) - written)
+        end = os.lseek(descriptor, 0, os.SEEK_CUR)
+        if os.fstat(descriptor).st_size == end:  # else somebody who took no lock has gone on
+            os.ftruncate(descriptor, end - written)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

@@ -17,6 +17,9 @@ from paramiko.packet import NeedRekeyException, Packetizer
 from paramiko.ssh_exception import SSHException
 
 from .ciphers import EtmOpener, EtmSealer, GcmOpener, GcmSealer, Opener, Sealer
+from .compression import Decompressor
+from .identification import MAX_LINE
+from .message import FarMessage
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -61,17 +64,43 @@ class LinkPacketizer(Packetizer):  # type: ignore[misc]
     # Called with the server's identification (RFC 4253, section 4.2).
     on_banner: Callable[[str], None]
 
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self._link = link
+        self._inflate: Callable[[bytes], bytes] | None = None
+
     def release(self) -> None:
         """Drop what the session has needed: it has ended."""
         del self.transport
         self.on_banner = lambda line: None
 
-    def readline(self, timeout: float) -> str:
-        """Read a line of what comes before the first packet."""
-        line: str = super().readline(timeout)
-        if line.startswith("SSH-"):
-            self.on_banner(line)
-        return line
+    def read_line(self) -> bytes:
+        """Read a line of what comes before the first packet; return it without its line feed.
+
+        Raises:
+            EOFError: the server has closed the connection.
+            SSHException: the line is too long.
+        """
+        link = self._link
+        while True:
+            begun = bytes(link.buffer[link.start : min(link.end, link.start + MAX_LINE + 2)])
+            line, newline, _ = begun.partition(b"\n")
+            if newline:
+                link.start += len(line) + 1
+                return line
+            if len(line) > MAX_LINE + 1:
+                raise SSHException("a line before its identification is too long")
+            try:
+                alive = link.fill()
+            except TimeoutError:
+                alive = not self.closed
+            if not alive:
+                raise EOFError
+
+    def read_message(self) -> tuple[int, Message]:
+        """Return the next message."""
+        kind, message = super().read_message()
+        return kind, FarMessage(message.asbytes(), message.seqno)
 
     def set_outbound_cipher(
         self, block_engine: Any, block_size: int, *args: Any, **kw: Any
@@ -79,6 +108,11 @@ class LinkPacketizer(Packetizer):  # type: ignore[misc]
         """Take over the new key for sending; small blocks wear out sooner (RFC 4344)."""
         super().set_outbound_cipher(block_engine, block_size, *args, **kw)
         self.REKEY_BYTES = LinkPacketizer.REKEY_BYTES if block_size >= _BLOCK else 1 << 30
+
+    def set_inbound_compressor(self, compressor: Callable[[bytes], bytes]) -> None:
+        """Decompress from now on, within bounds."""
+        self._inflate = Decompressor(_MAX_PACKET)
+        super().set_inbound_compressor(self._inflate)
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         """Read `n` bytes, if a packet may be that long."""
@@ -117,7 +151,6 @@ class BatchPacketizer(LinkPacketizer):
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
-        self._link = link
         self._random = memoryview(b"")
 
         # The keys in use where the cipher can be used in batches: None where paramiko does the
@@ -128,7 +161,6 @@ class BatchPacketizer(LinkPacketizer):
         self._first_out = self._first_in = 0
         self._bytes_out = self._bytes_in = 0
         self._deflate: Callable[[bytes], bytes] | None = None
-        self._inflate: Callable[[bytes], bytes] | None = None
         # Decrypted packets. The data of successive ones is made to lie together.
         self._plain = memoryview(bytearray(HEADROOM + _PLAIN_SIZE + _MAX_PACKET + TAILROOM))
 
@@ -165,9 +197,6 @@ class BatchPacketizer(LinkPacketizer):
         sequence = self._first_in = self._Packetizer__sequence_number_in
         self._bytes_in = 0
         self._opener = None
-        # What paramiko has read too much of the banner comes first; that is none of ours.
-        if self._Packetizer__remainder:
-            return
         if kwargs.get("aead"):
             self._opener = GcmOpener(block_engine, kwargs["iv_in"], sequence)
         elif kwargs.get("etm") and block_size == _BLOCK:
@@ -189,11 +218,6 @@ class BatchPacketizer(LinkPacketizer):
         """Compress from now on."""
         super().set_outbound_compressor(compressor)
         self._deflate = compressor
-
-    def set_inbound_compressor(self, compressor: Callable[[bytes], bytes]) -> None:
-        """Decompress from now on."""
-        super().set_inbound_compressor(compressor)
-        self._inflate = compressor
 
     # Sending
 
@@ -348,9 +372,8 @@ class BatchPacketizer(LinkPacketizer):
     def _message(self, payload: bytes) -> tuple[int, Message]:
         if self._inflate is not None:
             payload = self._inflate(payload)
-        message = Message(payload[1:])
-        message.seqno = (self._opener.sequence - 1) & 0xFFFFFFFF if self._opener else 0
-        return payload[0], message
+        seqno = (self._opener.sequence - 1) & 0xFFFFFFFF if self._opener else 0
+        return payload[0], FarMessage(payload[1:], seqno)
 
     def _count_received(self, opener: Opener, size: int) -> None:
         self._bytes_in += size
@@ -365,8 +388,7 @@ def packetizer_class() -> type[LinkPacketizer]:
     """Choose the packetizer: in batches, if paramiko's inside is what it takes."""
     inside = vars(Packetizer(None))
     known = all(
-        f"_Packetizer__{name}" in inside
-        for name in ("sequence_number_out", "sequence_number_in", "remainder")
+        f"_Packetizer__{name}" in inside for name in ("sequence_number_out", "sequence_number_in")
     )
     seams = all(
         hasattr(Packetizer, name)

@@ -27,6 +27,10 @@ _INPUT_SIZE = 1 << 19
 _HIGH_WATER = 1 << 20
 _LOW_WATER = 1 << 18
 
+# The SSH socket is not read while more than this waits for it, which only the answers can be that a
+# server asks for and does not read: data stops at the high-water mark.
+_FLOODED = 1 << 22
+
 # Room for what waits for the SSH socket: with less, what is left must be moved often.
 _OUTPUT_SIZE = 2 * _HIGH_WATER
 
@@ -217,6 +221,10 @@ class Link:
             self._was_full = True
         return self._was_full
 
+    @property
+    def _flooded(self) -> bool:
+        return self._output_end - self._output_start > _FLOODED
+
     def room(self, size: int) -> tuple[memoryview, int]:
         """Make room for `size` more bytes for the server; return the buffer, and where to write.
 
@@ -253,7 +261,11 @@ class Link:
                     return False
                 if self._output_end:
                     self._flush()
-                if self._readable and (received := self._receive()) is not None:
+                if (
+                    self._readable
+                    and not self._flooded
+                    and (received := self._receive()) is not None
+                ):
                     return received
             timeout = None if deadline is None else deadline - time.monotonic()
             if timeout is not None and timeout <= 0:
@@ -319,9 +331,9 @@ class Link:
             if len(self._output) > _OUTPUT_SIZE:
                 self._output = memoryview(bytearray(_OUTPUT_SIZE))
         waits = start < end
-        if waits != self._waits_to_write:
+        if waits or self._waits_to_write:
             self._waits_to_write = waits
-            self.pump.watch(self, READ | WRITE if waits else READ)
+            self.pump.watch(self, (0 if self._flooded else READ) | (WRITE if waits else 0))
         if self._was_full and end - start < _LOW_WATER:
             self._was_full = False
             self.on_writable()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from .text import printable
+
 __all__ = ["CONNECT_FAILED", "PROHIBITED", "refusal"]
 
 PROHIBITED = 1
 CONNECT_FAILED = 2
 
 
-def refusal(code: int, reason: str) -> str:
+def refusal(code: int, reason: str | bytes) -> str:
     """Return the words for the server's `code` and `reason`."""
+    text = printable(reason.strip())
     if code == PROHIBITED:
         return (
             "the server forbids forwarding to it (administratively prohibited; see "
-            f"AllowTcpForwarding and PermitOpen in its sshd_config): {reason}"
+            f"AllowTcpForwarding and PermitOpen in its sshd_config): {text}"
         )
     if code == CONNECT_FAILED:
-        return f"the server cannot connect to it; it may not be up yet: {reason}"
-    return f"the server opens no channel to it: {reason} (code {code})"
+        return f"the server cannot connect to it; it may not be up yet: {text}"
+    return f"the server opens no channel to it: {text} (code {code})"

@@ -122,7 +122,7 @@ class TCPServer(Server, _ForwardServer):  # type: ignore[misc]
 
     def intact(self) -> bool:
         """Tell whether the socket has its port."""
-        return self.socket.fileno() >= 0
+        return bool(self.socket.fileno() >= 0)
 
 
 class StreamServer(Server, _StreamForwardServer):  # type: ignore[misc]

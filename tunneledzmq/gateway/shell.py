@@ -10,6 +10,8 @@ import threading
 from contextlib import suppress
 from typing import Any
 
+from .text import printable
+
 __all__ = ["ShellCommand"]
 
 # Bytes of what a command says that an error message shows.
@@ -104,7 +106,7 @@ class ShellCommand:
         size = os.fstat(descriptor).st_size
         # Not through the file object: the command shares its position.
         text = os.pread(descriptor, _SAID_TAIL, max(0, size - _SAID_TAIL))
-        return text.decode(errors="replace").strip()
+        return printable(text.strip(), _SAID_TAIL, lines=True)
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):

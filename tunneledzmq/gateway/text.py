@@ -1,20 +1,45 @@
-"""What others say, made fit for a terminal."""
+"""What others say, made fit for a terminal, a log and an error."""
 
 from __future__ import annotations
 
-__all__ = ["printable"]
+__all__ = ["DISPLAY_LIMIT", "printable"]
+
+_LIMIT = 400
+
+DISPLAY_LIMIT = 4000
+"""Characters of what a person is to read, or to debug: a question, a line of paramiko's log."""
+
+# How bytes that are no UTF-8 look after decoding with "surrogateescape".
+_ESCAPED = range(0xDC80, 0xDD00)
 
 
-def printable(text: str) -> str:
-    """Return `text` without anything that would control a terminal.
+def printable(text: str | bytes, limit: int = _LIMIT, *, lines: bool = False) -> str:
+    """Return `text` without anything that would control a terminal, and not too long.
 
-    As OpenSSH does (fmprintf), it shows such characters as the octal numbers of their bytes.
+    As OpenSSH does (vis, with VIS_OCTAL), it shows such characters as the octal numbers of their
+    bytes, and no more of a server's reason than 400 characters (``%.400s``).
+
+    Args:
+        text: what somebody else has said; bytes are UTF-8, as far as they are.
+        limit: characters to show.
+        lines: whether it may have lines and tabs; else it cannot forge a line of a log.
     """
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else _octal(c) for c in text.replace("\r\n", "\n")
+    if isinstance(text, bytes):
+        text = text[: 4 * (limit + 1)].decode(errors="surrogateescape")
+    if lines:
+        text = text.replace("\r\n", "\n")
+    shown = "".join(
+        c if c.isprintable() or (lines and c in "\n\t") else _octal(c) for c in text[:limit]
     )
+    if len(text) <= limit and len(shown) <= limit:
+        return shown
+    return f"{shown[:limit]}..."
 
 
 def _octal(character: str) -> str:
-    # Half a character, as a name may have it, has no bytes of its own.
-    return "".join(f"\\{byte:03o}" for byte in character.encode(errors="surrogatepass"))
+    if ord(character) in _ESCAPED:
+        data = character.encode(errors="surrogateescape")
+    else:
+        # Half a character, as a name may have it, has no bytes of its own.
+        data = character.encode(errors="surrogatepass")
+    return "".join(f"\\{byte:03o}" for byte in data)

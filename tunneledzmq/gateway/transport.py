@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +32,22 @@ from paramiko.common import (
     MSG_CHANNEL_WINDOW_ADJUST,
     MSG_DISCONNECT,
     MSG_GLOBAL_REQUEST,
+    MSG_NAMES,
     MSG_REQUEST_FAILURE,
     MSG_REQUEST_SUCCESS,
     MSG_SERVICE_REQUEST,
+    MSG_UNIMPLEMENTED,
 )
 from paramiko.message import Message
 
 from .auth.userauth import Userauth
 from .connection import Connection
+from .identification import read_identification
+from .message import FarMessage
 from .packetizer import HEADROOM, TAILROOM, LinkPacketizer, packetizer_class
 from .pump import Link
 from .refusal import refusal
+from .text import DISPLAY_LIMIT, printable
 from .window import FIRST_SIZE, Path
 
 if TYPE_CHECKING:
@@ -64,6 +70,17 @@ _DISCONNECT_BY_APPLICATION = 11
 
 # Messages of the authentication and of channels begin here (RFC 4250, section 4.1.2).
 _FIRST_USER_MESSAGE = 50
+
+# Messages that wait for the end of a key exchange: more of them are answers that the server makes
+# us give.
+_MAX_DEFERRED = 1 << 15
+
+# Extensions that a server may name, as with OpenSSH (kex_input_ext_info).
+_MAX_EXTENSIONS = 1023
+
+# Bytes of a host key, or of a signature, at most: four integers of the largest size. What paramiko
+# does with one takes a time that grows with the square of that.
+_MAX_KEY = 1 << 14
 
 # Where the peer is said to come from: Unix sockets have no address.
 _ORIGIN = ("127.0.0.1", 0)
@@ -130,11 +147,18 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         # paramiko's would be for someone who waits for the answer; nobody does.
         self._handler_table[MSG_REQUEST_SUCCESS] = self._on_answer
         self._handler_table[MSG_REQUEST_FAILURE] = self._on_answer
+        # What paramiko has no name for would end the session.
+        for kind in range(256):
+            if kind not in MSG_NAMES:
+                self._handler_table[kind] = self._refuse_message
+        # For a channel that is not there (any more), these are no error to OpenSSH.
+        for kind in _HARMLESS:
+            self._handler_table[kind] = partial(self._on_harmless, _CHANNEL_HANDLERS[kind])
         link.on_writable = self.resume
 
-    def pin_host_key(self) -> None:
-        """Insist on the present host key in all key exchanges to come."""
-        self._pinned = self.get_remote_server_key().asbytes()
+    def pin_host_key(self, key: paramiko.PKey) -> None:
+        """Insist on the host key that was verified in all key exchanges to come."""
+        self._pinned = key.asbytes()
 
     def run(self) -> None:
         """Run the session, and tell when it ends (this is the thread's body)."""
@@ -298,13 +322,47 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         """Make the handler for the authentication requests."""
         return Userauth(self)
 
+    def get_exception(self) -> Exception | None:
+        """Return what ended the session, once; what a server's words broke is an SSHException."""
+        error: Exception | None = super().get_exception()
+        known = (type(None), paramiko.SSHException, EOFError, OSError)
+        if not isinstance(error, known):
+            error = paramiko.SSHException(f"{type(error).__name__}: {error}")
+        return error
+
     # paramiko's inside
 
-    def _log(self, level: int, msg: str, *args: Any) -> None:
+    def _log(self, level: int, msg: str | list[str], *args: Any) -> None:
         # What went wrong is told by whoever uses the session, without paramiko's tracebacks.
-        super()._log(DEBUG, msg, *args)
+        if self.logger.isEnabledFor(DEBUG):
+            for text in msg if isinstance(msg, list) else [msg % args if args else msg]:
+                super()._log(DEBUG, "%s", printable(text, DISPLAY_LIMIT))
+
+    def _check_banner(self) -> None:
+        packetizer = self.packetizer
+        # paramiko only hashes it, and takes bytes.
+        self.remote_version = read_identification(
+            packetizer.read_line, lambda text: self._log(DEBUG, text)
+        )
+        packetizer.on_banner(printable(self.remote_version))
+
+    def _refuse_message(self, m: Message) -> None:
+        """Answer a message that we do not know (RFC 4253, section 11.4)."""
+        message = _message(MSG_UNIMPLEMENTED)
+        message.add_int(m.seqno)
+        self.send(message)
+
+    def _parse_ext_info(self, msg: Message) -> None:
+        count = msg.get_int()
+        if count > _MAX_EXTENSIONS:
+            self._refuse_message(msg)
+            return
+        self.server_extensions = {msg.get_text(): msg.get_text() for _ in range(count)}
 
     def _parse_service_accept(self, m: Message) -> None:
+        if not m.get_remainder():
+            # Very old servers leave the name out, which OpenSSH forgives.
+            m = FarMessage(_message(0).add_string("ssh-userauth").asbytes()[1:], m.seqno)
         super()._parse_service_accept(m)
         if self._service_userauth_accepted:
             self._on_answer()
@@ -315,22 +373,35 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         with self.pump.lock:
             # RFC 4253, section 7.1: only the transport's own messages during a key exchange.
             if data.asbytes()[0] >= _FIRST_USER_MESSAGE and not self.clear_to_send.is_set():
+                if len(self._deferred) >= _MAX_DEFERRED:
+                    raise EOFError("the server asks too much in the middle of a key exchange")
                 self._deferred.append(data)
             else:
                 super()._send_message(data)
 
     def _parse_newkeys(self, m: Message) -> None:
+        if self.kex_engine is None:
+            self._refuse_message(m)
+            return
         # Nothing may overtake what was deferred.
         with self.pump.lock:
             super()._parse_newkeys(m)
             self.resume()
 
+    def _parse_debug(self, m: Message) -> None:
+        # paramiko's takes seconds for as much as a packet holds.
+        m.get_boolean()
+        self._log(DEBUG, f"the server says: {printable(m.get_string())}")
+
     def _parse_disconnect(self, m: Message) -> None:
         code = m.get_int()
-        self.disconnect_reason = m.get_text() or f"reason {code} of RFC 4253, section 11.1"
+        reason = printable(m.get_string().strip())
+        self.disconnect_reason = reason or f"reason {code} of RFC 4253, section 11.1"
         self._log(DEBUG, f"disconnected by the server: {self.disconnect_reason}")
 
     def _verify_key(self, host_key: bytes, sig: bytes) -> None:
+        if max(len(host_key), len(sig)) > _MAX_KEY:
+            raise paramiko.SSHException("a host key, or its signature, is too large")
         super()._verify_key(host_key, sig)
         if self._pinned is not None and not hmac.compare_digest(self._pinned, host_key):
             raise paramiko.SSHException("the host key changed in the middle of the session")
@@ -352,26 +423,33 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
             if connection is None or connection.answered:
                 raise paramiko.SSHException("the server opened a channel that was not asked for")
             if not max_packet:
-                raise paramiko.SSHException("the server takes packets of no size")
+                # Then it is closed as soon as it is open.
+                connection.refused("the server takes packets of no size")
             connection.opened(remote_id, window, min(max_packet, _MAX_DATA_OUT))
 
     def _on_open_failure(self, m: Message) -> None:
-        number, code, reason = m.get_int(), m.get_int(), m.get_text()
+        number, reason = m.get_int(), refusal(m.get_int(), m.get_string())
         with self.pump.lock:
             connection = self.connections.get(number)
             if connection is None or connection.answered:
                 raise paramiko.SSHException("the server refused a channel that was not asked for")
             self.forget(connection)
-            self._log(DEBUG, f"channel {number}: {reason} ({code})")
-            connection.refused(refusal(code, reason))
+            self._log(DEBUG, f"channel {number}: {reason}")
+            connection.refused(reason)
+
+    def _on_harmless(self, handle: Handler, m: Message) -> None:
+        connection = self.connections.get(m.get_int())
+        if connection is not None:
+            handle(connection, m)
 
     _channel_handler_table: dict[int, Handler]
 
 
 def _reason(error: Exception | None) -> str:
-    if error is None or isinstance(error, EOFError):
+    text = "" if error is None else printable(str(error))
+    if not text and (error is None or isinstance(error, EOFError)):
         return "the server closed the connection"
-    return str(error) or type(error).__name__
+    return text or type(error).__name__
 
 
 def _message(kind: int) -> Message:
@@ -419,7 +497,7 @@ def _ignore(connection: Connection, m: Message) -> None:
     pass
 
 
-ForwardTransport._channel_handler_table = {
+_CHANNEL_HANDLERS: dict[int, Handler] = {
     MSG_CHANNEL_SUCCESS: _ignore,
     MSG_CHANNEL_FAILURE: _ignore,
     MSG_CHANNEL_DATA: _on_data,
@@ -429,3 +507,12 @@ ForwardTransport._channel_handler_table = {
     MSG_CHANNEL_EOF: _on_eof,
     MSG_CHANNEL_CLOSE: _on_close,
 }
+
+_HARMLESS = (
+    MSG_CHANNEL_SUCCESS,
+    MSG_CHANNEL_FAILURE,
+    MSG_CHANNEL_WINDOW_ADJUST,
+    MSG_CHANNEL_REQUEST,
+)
+
+ForwardTransport._channel_handler_table = _CHANNEL_HANDLERS

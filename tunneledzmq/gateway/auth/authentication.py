@@ -26,6 +26,11 @@ __all__ = ["authenticate"]
 
 logger = logging.getLogger("tunneledzmq")
 
+# What a server may ask for in one login: rounds of questions and the questions in them, and methods
+# to be passed one after the other. More is a server that never comes to an end.
+_MAX_QUESTIONS = 100
+_MAX_METHODS = 10
+
 # Part of the time that is left in which an agent may sign: its silence is told before that of
 # the server would be.
 _SIGN_SHARE = 0.9
@@ -56,7 +61,7 @@ def authenticate(
         transport.ensure_session()
         attempt.run()
     except (paramiko.SSHException, EOFError, OSError) as exc:
-        raise attempt.broken_off() from exc
+        raise attempt.broken_off(exc) from exc
 
 
 class _Attempt:
@@ -84,6 +89,7 @@ class _Attempt:
         self._tried: list[str] = []
         self._problems = identities.problems
         self._allowed: tuple[str, ...] = ()
+        self._questions_asked = self._methods_passed = 0
         self._methods: dict[str, Iterator[Answer]] = {"publickey": self._publickey()}
         self._start_typing()
 
@@ -95,6 +101,9 @@ class _Attempt:
                 self._allowed = answer.methods
                 if answer.partial:
                     logger.debug("%s: one more method is wanted", self._login.server)
+                    self._methods_passed += 1
+                    if self._methods_passed > _MAX_METHODS:
+                        raise self._endless(f"more than {_MAX_METHODS} methods one after the other")
                     self._start_typing()
             answer = self._next()
 
@@ -154,7 +163,7 @@ class _Attempt:
             public = identity.public
         assert public is not None
         answer = userauth.try_publickey(user, public, partial(self._sign, identity))
-        logger.debug("%s: %s: %s", self._login.server, identity.name, answer)
+        logger.debug("%s: %s: %s", self._login.server, identity.name, printable(str(answer)))
         yield answer
 
     def _sign(self, identity: Identity, data: bytes, algorithm: str) -> bytes:
@@ -184,7 +193,7 @@ class _Attempt:
                 raise self._login.no_entry(
                     errno.EACCES,
                     "the password has expired, and the server wants a new one: change it with "
-                    f"ssh first ({printable(answer.prompt).strip()})",
+                    f"ssh first ({printable(answer.prompt.strip())})",
                 )
             self._passwords.learn(_is_granted(answer))
             yield answer
@@ -196,6 +205,9 @@ class _Attempt:
             asked = False
             while isinstance(answer, InfoRequest):
                 self._try_once("keyboard-interactive")
+                self._questions_asked += 1 + len(answer.prompts)
+                if self._questions_asked > _MAX_QUESTIONS:
+                    raise self._endless(f"more than {_MAX_QUESTIONS} questions")
                 responses = self._passwords.respond(answer)
                 if responses is None:
                     return
@@ -211,6 +223,11 @@ class _Attempt:
             self._tried.append(name)
 
     # Errors
+
+    def _endless(self, wanted: str) -> LoginError:
+        return self._login.no_entry(
+            errno.EACCES, f"the server asks without end: it wanted {wanted}. Is it the right one?"
+        )
 
     def _leave_out(self, problem: str) -> None:
         self._problems.append(problem)
@@ -244,13 +261,14 @@ class _Attempt:
             passing=self._identities.agent_silent,
         )
 
-    def broken_off(self) -> LoginError:
+    def broken_off(self, exc: Exception) -> LoginError:
         """Make the error for a session that ended in the middle."""
-        reason = printable(self._transport.disconnect_reason)
+        reason = self._transport.disconnect_reason
         if not reason:
-            return self._login.no_connection(
-                errno.ECONNRESET, "the connection was lost during the login"
-            )
+            text = "the connection was lost during the login"
+            if isinstance(exc, paramiko.SSHException):
+                text += f": {printable(str(exc))}"
+            return self._login.no_connection(errno.ECONNRESET, text)
         text = f"the server broke the login off after {', '.join(self._tried)}: {reason}"
         if sum(offer.name in self._tried for offer in self._identities.offers) > 1:
             text += "; name the right key with keyfile=, and set agent=False"

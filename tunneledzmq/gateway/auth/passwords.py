@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ..login import Login
 from ..questions import Questions
-from ..text import printable
+from ..text import DISPLAY_LIMIT, printable
 from .keyfiles import KeyFile, KeyFileError
 from .userauth import InfoRequest
 
@@ -79,7 +79,7 @@ class Passwords:
 
     def respond(self, request: InfoRequest) -> list[str] | None:
         """Answer the server's questions; `None` if there is nobody to ask."""
-        heading = [printable(text).strip() for text in (request.name, request.instruction)]
+        heading = [_display(text.strip()) for text in (request.name, request.instruction)]
         self._said += "".join(f"{line}\n" for line in heading if line)
         if not request.prompts:
             if self._said:
@@ -97,7 +97,7 @@ class Passwords:
         responses = []
         for text, echo in request.prompts:
             said, self._said = self._said, ""
-            answer = self._ask(f"{said}({self._who}) {printable(text)}", "an answer", echo=echo)
+            answer = self._ask(f"{said}({self._who}) {_display(text)}", "an answer", echo=echo)
             if answer is None:
                 return None
             if _asks_password(text, echo):
@@ -155,6 +155,10 @@ class Passwords:
         if answer is None and what is not None:
             self.problems.append(f"{nobody} for {what}: pass {instead}")
         return answer
+
+
+def _display(text: str) -> str:
+    return printable(text, DISPLAY_LIMIT, lines=True)
 
 
 def _asks_password(text: str, echo: bool) -> bool:

@@ -36,6 +36,9 @@ _INFO_RESPONSE = 61
 
 _SERVICE = "ssh-connection"
 
+# Answers that wait at most: a server gives one to each request.
+_MAX_WAITING = 8
+
 # Seconds between looks at whether the session is still there.
 _STEP = 0.2
 
@@ -182,6 +185,9 @@ class Userauth(AuthOnlyHandler):  # type: ignore[misc]
 
     @property
     def _client_handler_table(self) -> dict[int, Any]:
+        if self.authenticated:
+            # As with OpenSSH, they have no meaning any more.
+            return {}
         table: dict[int, Any] = {
             **super()._client_handler_table,
             MSG_USERAUTH_FAILURE: self._on_failure,
@@ -194,10 +200,15 @@ class Userauth(AuthOnlyHandler):  # type: ignore[misc]
         self._messages.put((MSG_USERAUTH_SUCCESS, b""))
 
     def _on_failure(self, m: Message) -> None:
-        self._messages.put((MSG_USERAUTH_FAILURE, m.get_remainder()))
+        self._put(MSG_USERAUTH_FAILURE, m)
 
     def _on_60(self, m: Message) -> None:
-        self._messages.put((_MSG_60, m.get_remainder()))
+        self._put(_MSG_60, m)
+
+    def _put(self, kind: int, m: Message) -> None:
+        if self._messages.qsize() >= _MAX_WAITING:
+            raise paramiko.SSHException("the server answers what it was not asked")
+        self._messages.put((kind, m.get_remainder()))
 
 
 def _head(user: str, method: str) -> bytes:

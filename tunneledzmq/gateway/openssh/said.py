@@ -9,6 +9,7 @@ from collections import deque
 
 from ..login import Login, LoginError
 from ..refusal import CONNECT_FAILED, PROHIBITED, refusal
+from ..text import printable
 
 __all__ = ["Said", "login_error"]
 
@@ -16,7 +17,7 @@ debug_log = logging.getLogger("tunneledzmq.openssh")
 
 # Lines kept: as many as ssh says about a login, with a banner of the server among them.
 _MAX_LINES = 300
-_MAX_LINE = 4096
+_MAX_LINE = 1024
 
 _STDIO_FORWARD = re.compile(r"channel_connect_stdio_fwd: (.*):(\d+)$")
 _NEW_CHANNEL = re.compile(r"channel (\d+): new .*stdio-forward")
@@ -56,7 +57,7 @@ class Said:
         *lines, self._partial = (self._partial + data).split(b"\n")
         self._partial = self._partial[-_MAX_LINE:]
         for line in lines:
-            text = line[:_MAX_LINE].decode(errors="replace").strip()
+            text = printable(line.strip(), _MAX_LINE)
             if text:
                 debug_log.debug("%s", text)
                 self._note(text)
