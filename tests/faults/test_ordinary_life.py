@@ -121,8 +121,7 @@ def test_the_directory_of_the_local_sockets_may_be_removed(
 ) -> None:
     with ObedientProgram(
         """
-        from tests.draining import SIZE, draining_program, lost_with_a_session, slow_pull
-from tests.faults.injection import discard_answers, time_to_heal
+        from tests.faults.injection import discard_answers, time_to_heal
         def connect():
             sock = ctx.socket(zmq.DEALER)
             sock.linger = 0

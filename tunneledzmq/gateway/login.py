@@ -221,7 +221,7 @@ _TIMED_OUT = {
         "pass a longer connect_timeout="
     ),
     "host key": (
-        "the SSH server answered and proved who it is, but the login was not done {within}: if it "
+        "the SSH server answered and proved who it is, but did not authenticate us {within}: if it "
         "is only slow to decide, pass a longer connect_timeout="
     ),
 }
