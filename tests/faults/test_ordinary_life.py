@@ -148,6 +148,7 @@ def test_the_directory_of_the_local_sockets_may_be_removed(
         program.do("ctx.destroy(); ctx.term()", timeout=10)
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("word", ["failed", "closed"])
 def test_a_tunnel_whose_close_meets_the_gateways_last_word_is_closed(
     word: str, openssh_options: SSHOptions, echo: Peer, figures: Figures
@@ -156,6 +157,7 @@ def test_a_tunnel_whose_close_meets_the_gateways_last_word_is_closed(
     moment, met = 0, True
     with tunneledzmq.asyncio.TunneledContext(isolate=False) as ctx, ctx.socket(zmq.PUSH) as sock:
         sock.connect(echo.address, ssh=openssh_options)  # keeps the session
+        wait_until(lambda: sock.tunnels[0].state == "up", timeout=30)
         while met:
             if word == "failed":
                 met = close_when_the_login_fails(ctx, moment)
@@ -167,17 +169,19 @@ def test_a_tunnel_whose_close_meets_the_gateways_last_word_is_closed(
 
 
 def close_when_the_login_fails(ctx: tunneledzmq.asyncio.TunneledContext, moment: int) -> bool:
-    refuse = threading.Event()
+    dialled, refuse = threading.Event(), threading.Event()
 
-    def wait(_: socket.socket) -> None:
+    def refuse_when_told(_: socket.socket) -> None:
+        dialled.set()
         refuse.wait(10)
 
-    with hostile_port(wait) as port, ctx.socket(zmq.PUSH) as sock:
+    with hostile_port(refuse_when_told) as port, ctx.socket(zmq.PUSH) as sock:
         sock.linger = 0
         options = SSHOptions(f"me@127.0.0.1:{port}", config_file=None, agent=False)
         sock.connect("tcp://127.0.0.1:1", ssh=options)
         [tunnel] = sock.tunnels
         try:
+            assert dialled.wait(10)
             return closed_at(moment, sock.close, tunnel, refuse.set)
         finally:
             refuse.set()
@@ -210,7 +214,7 @@ def closed_at(
             time.sleep(0.001)
 
     met = interrupted_at_line(moment, close, until_the_gateway_has_said_it)
-    wait_until(lambda: tunnel.state == "closed", timeout=5, what=f"closed, after line {moment}")
+    wait_until(lambda: tunnel.state == "closed", what=f"closed, after line {moment}")
     return met
 
 
