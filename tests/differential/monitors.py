@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -24,6 +25,19 @@ CONNECT_DELAYED says only that the answer to a connect took time."""
 UP = {zmq.EVENT_HANDSHAKE_SUCCEEDED}
 UP_RAW = {zmq.EVENT_CONNECTED, zmq.EVENT_ACCEPTED}
 """Where there is no handshake."""
+
+
+_numbers = itertools.count()
+
+
+def listen(sock: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+    """Return the monitor of a socket.
+
+    By itself pyzmq names it by the socket's descriptor, which another socket may have by now.
+    """
+    monitor = sock.get_monitor_socket(addr=f"inproc://differential-{next(_numbers)}")
+    monitor.linger = 0
+    return monitor
 
 
 @dataclass
@@ -49,7 +63,7 @@ class Monitor:
     """
 
     def __init__(self, sock: zmq.Socket[bytes], raw: bool) -> None:
-        self._events = sock.get_monitor_socket()
+        self._events = listen(sock)
         self._up = UP_RAW if raw else UP
         self._names: dict[str, str] = {}
         self.logs: dict[str, EventLog] = {}
