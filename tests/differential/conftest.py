@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ class Side:
         self.host = own_host()
         self.far_ctx = zmq.Context()
         self._ports = iter(range(PORT, PORT + 1000))
+        self._hangs = False
         # Held until the end, so that a program need not close them.
         self._sockets: list[zmq.Socket[bytes]] = []
 
@@ -47,8 +49,16 @@ class Side:
         wait_until(lambda: _bound(sock, address), what=f"{address} is free")
         return sock
 
+    def terminates(self, seconds: float) -> bool:
+        """Tell whether the program's context ends in time."""
+        thread = threading.Thread(target=self.ctx.term, daemon=True)
+        thread.start()
+        thread.join(seconds)
+        self._hangs = thread.is_alive()
+        return not self._hangs
+
     def close(self) -> None:
-        if not self.ctx.closed:
+        if not (self.ctx.closed or self._hangs):
             self.ctx.destroy(linger=0)
         self.far_ctx.destroy(linger=0)
 
@@ -61,13 +71,13 @@ class Both:
 
     def __call__(self, program: Callable[[Side], T]) -> tuple[T, T]:
         """Return what a program returns with plain TCP, and through a tunnel."""
-        return self._run(program, Direct()), self._run(program, OwnSession(self._options))
+        return self.run(program, Direct()), self.run(program, OwnSession(self._options))
 
     def same(self, program: Callable[[Side], T], expected: T) -> None:
         """Check what a program returns on both."""
-        direct = self._run(program, Direct())
+        direct = self.run(program, Direct())
         assert direct == expected, "not even with plain TCP"
-        assert self._run(program, OwnSession(self._options)) == direct
+        assert self.run(program, OwnSession(self._options)) == direct
 
     def alike(self, program: Callable[[Side], object]) -> None:
         """Check that a program returns the same on both."""
@@ -75,7 +85,8 @@ class Both:
         assert tunnelled == direct
 
     @staticmethod
-    def _run(program: Callable[[Side], T], way: Way) -> T:
+    def run(program: Callable[[Side], T], way: Way) -> T:
+        """Run it on one way."""
         side = Side(way)
         try:
             return program(side)

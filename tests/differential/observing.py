@@ -21,14 +21,16 @@ def received(sock: zmq.Socket[bytes], at_most: int = 100_000, quiet: float = 0.5
     return messages
 
 
-def events(monitor: zmq.Socket[bytes], quiet: float = 0.2, seconds: float = 10) -> list[zmq.Event]:
+def events(
+    monitor: zmq.Socket[bytes], quiet: float = 0.2, seconds: float = 10, at_most: int = 100_000
+) -> list[zmq.Event]:
     """Return the events until none comes for a while, but not the sign that a connect takes time.
 
     Whether there is one depends on the transport.
     """
-    found = []
+    found: list[zmq.Event] = []
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and monitor.poll(int(quiet * 1000)):
+    while len(found) < at_most and time.monotonic() < deadline and monitor.poll(int(quiet * 1000)):
         event = recv_monitor_message(monitor)["event"]
         if event != zmq.Event.CONNECT_DELAYED:
             found.append(zmq.Event(event))

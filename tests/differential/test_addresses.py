@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,8 @@ from tests.differential.conftest import Both, Side
 from tests.differential.monitors import Monitor
 from tests.differential.observing import attempt, received, soon
 from tests.differential.run import error
+from tests.differential.ways import Direct, OwnSession
+from tunneledzmq import SSHOptions
 
 PEERS = {
     "SUB": "XPUB",
@@ -90,6 +93,7 @@ def test_a_pub_that_is_connected_twice_publishes_once(both: Both) -> None:
         for _ in range(2):
             pub.connect(address)
         sub.settled(1)
+        sub.sock.getsockopt(zmq.EVENTS)  # a call into it, with which it subscribes
         time.sleep(0.3)
         for number in range(5):
             pub.send(b"%d" % number)
@@ -312,3 +316,19 @@ def test_errors_of_a_context_that_has_ended(both: Both) -> None:
         return [attempt(sock.connect, "tcp://127.0.0.1:7000"), attempt(side.ctx.socket, zmq.REQ)]
 
     both.alike(program)
+
+
+def test_the_peer_address_of_a_frame_is_an_ip_address(openssh_options: SSHOptions) -> None:
+    """With a local leg of TCP, for programs that parse it."""
+
+    def program(side: Side) -> str:
+        address = side.address()
+        peer = side.peer(zmq.PUSH, address)
+        sock = side.socket(zmq.PULL)
+        sock.connect(address)
+        peer.send(b"hello")
+        frame = sock.recv(copy=False)
+        return type(ipaddress.ip_address(frame["Peer-Address"])).__name__
+
+    way = OwnSession(openssh_options, local="tcp://127.0.0.1:*")
+    assert Both.run(program, way) == Both.run(program, Direct()) == "IPv4Address"

@@ -50,8 +50,8 @@ class OwnSession(Way):
 
     name = "tunnelled"
 
-    def __init__(self, options: SSHOptions) -> None:
-        self.ctx = TunneledContext(ssh=options)
+    def __init__(self, options: SSHOptions, **arguments: Any) -> None:
+        self.ctx = TunneledContext(ssh=options, **arguments)
 
 
 class SharedSession(Way):
