@@ -1,0 +1,85 @@
+"""Compares what a program saw on two ways, with slack for time alone."""
+
+from __future__ import annotations
+
+from difflib import SequenceMatcher
+
+from tests.differential.program import Program
+from tests.differential.seen import Events, Seen
+
+RETRIES = 5
+"""How many more or fewer retries may be by chance, besides some of them."""
+
+
+NONE = Events("", 0, 0, mute=False, stopped=False)
+
+
+def differences(program: Program, first: Seen, second: Seen, names: tuple[str, str]) -> list[str]:
+    """Return in words where two runs of a program differ; empty if they are the same."""
+    found: list[str] = []
+    for number, step in enumerate(program.steps):
+        results = first.results[number], second.results[number]
+        if results[0] != results[1]:
+            found.append(f"step {number}, {step}: {_both(names, *results)}")
+        states = first.states[number], second.states[number]
+        if states[0] != states[1]:
+            found.append(f"connections after step {number}: {_both(names, *states)}")
+    for receiver in sorted(first.received.keys() | second.received.keys()):
+        ours, theirs = first.received.get(receiver, {}), second.received.get(receiver, {})
+        for sender in sorted(ours.keys() | theirs.keys()):
+            one, other = ours.get(sender, []), theirs.get(sender, [])
+            if {f"{receiver}-{sender}", f"{sender}-{receiver}"} & first.repeated:
+                one, other = sorted(one), sorted(other)
+            if one != other:
+                found.append(f"{receiver} from {sender}: {_messages(names, one, other)}")
+    for pair in sorted(first.events.keys() | second.events.keys()):
+        events = first.events.get(pair, NONE), second.events.get(pair, NONE)
+        found += _events(pair, *events, pair in first.repeated, names)
+    return found
+
+
+def _both(names: tuple[str, str], first: object, second: object) -> str:
+    return f"{names[0]} {first}, {names[1]} {second}"
+
+
+def _messages(names: tuple[str, str], first: list[str], second: list[str]) -> str:
+    text = _both(names, f"{len(first)} messages", len(second))
+    for change, start, end, other_start, other_end in SequenceMatcher(
+        None, first, second, autojunk=False
+    ).get_opcodes():
+        if change != "equal":
+            one, other = first[start:end], second[other_start:other_end]
+            return f"{text}; from {start} on {_both(names, one[:3], other[:3])}"
+    return text
+
+
+def _events(
+    pair: str, one: Events, other: Events, mingled: bool, names: tuple[str, str]
+) -> list[str]:
+    orders = one.order, other.order
+    if mingled:
+        orders = "".join(sorted(one.order)), "".join(sorted(other.order))
+    if one.mute or other.mute:
+        # As often as there was time for, but nothing else.
+        orders = (
+            "".join(sorted(set(orders[0]) - set("CFD"))),
+            "".join(sorted(set(orders[1]) - set("CFD"))),
+        )
+    found = []
+    if orders[0] != orders[1]:
+        found.append(f"events of {pair}: {_both(names, one.order, other.order)}")
+    if one.stopped != other.stopped:
+        found.append(f"end of the events of {pair}: {_both(names, one.stopped, other.stopped)}")
+    if not one.mute and not _same_pace(one, other):
+        pace = [f"{events.retries} in {events.down:.1f} s" for events in (one, other)]
+        found.append(f"retries of {pair}: {_both(names, *pace)}")
+    return found
+
+
+def _same_pace(one: Events, other: Events) -> bool:
+    """Tell whether retries came about as often, as seen from the one that had less time."""
+    less, more = sorted((one, other), key=lambda events: events.down)
+    if not less.down:
+        return True
+    expected = more.retries * less.down / more.down
+    return abs(less.retries - expected) <= RETRIES + 0.6 * max(less.retries, expected)

@@ -1,0 +1,121 @@
+"""What the program's sockets and their peers have in common: what they send and receive."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import zmq
+
+PROBE = b"?probe"
+"""What is in messages and topics that only find out how far the other side is."""
+
+_LABEL = re.compile(rb"([nf]\d+):\d+\|")
+
+# What names the sender or the receiver, and stands before the message.
+_ADDRESSED = ("ROUTER", "STREAM")
+
+
+class End:
+    """A socket, and what it received so far, by sender.
+
+    Messages are labelled: `n0:3|` is the fourth message of n0.
+    """
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.name = name
+        self.kind = kind
+        self.sock: zmq.Socket[bytes] | None = None
+        self.received: dict[str, list[str]] = {}
+        self.count = 0
+        """Messages received so far; with STREAM, where they have no bounds, bytes."""
+        self._answers = 0
+        self._stream_id = b""
+
+    @property
+    def open(self) -> zmq.Socket[bytes]:
+        assert self.sock is not None
+        return self.sock
+
+    def send(self, to: str | None, parts: Sequence[bytes], flags: int = 0) -> None:
+        """Send a message, to a peer by its routing id where the socket knows them."""
+        frames = list(parts)
+        if self.kind in _ADDRESSED:
+            frames = [self._stream_id if to is None else to.encode(), *frames]
+        self.open.send_multipart(frames, flags)
+
+    def take(self, answer: bool = False) -> bool:
+        """Receive a message if there is one, and tell whether there was."""
+        try:
+            frames = self.open.recv_multipart(zmq.DONTWAIT)
+        except zmq.ZMQError:
+            return False
+        if self._note(frames) and answer:
+            self._answers += 1
+            label = f"{self.name}:{self._answers}|".encode()
+            self.open.send_multipart([*frames[:-1], label + frames[-1]], zmq.DONTWAIT)
+        return True
+
+    def receive(self) -> str:
+        """Receive a message, as the program's own call; return what it was."""
+        frames = self.open.recv_multipart(zmq.DONTWAIT)
+        self._note(frames)
+        return _text(frames[1:] if self.kind in _ADDRESSED else frames)
+
+    def subscribe(self, topic: bytes) -> None:
+        if self.kind == "XSUB":
+            self.open.send(b"\1" + topic)
+        else:
+            self.open.setsockopt(zmq.SUBSCRIBE, topic)
+
+    def unsubscribe(self, topic: bytes) -> None:
+        if self.kind == "XSUB":
+            self.open.send(b"\0" + topic)
+        else:
+            self.open.setsockopt(zmq.UNSUBSCRIBE, topic)
+
+    def _note(self, frames: list[bytes]) -> bool:
+        if any(PROBE in frame for frame in frames):
+            return False
+        if self.kind == "STREAM":
+            self._note_stream(*frames)
+            return True
+        self.count += 1
+        label = _LABEL.search(b"".join(frames))
+        sender = label[1].decode() if label else "?"
+        if self.kind == "ROUTER":
+            frames = [b"?" if frames[0].startswith(b"\0") else frames[0], *frames[1:]]
+            if len(frames) > 2 and len(frames[1]) == 4 and not frames[2]:
+                frames[1] = b"request"  # REQ_CORRELATE's number, which starts anywhere
+        self.received.setdefault(sender, []).append(_text(frames))
+        return True
+
+    def _note_stream(self, peer: bytes, data: bytes) -> None:
+        """Note what a raw connection brought; its data come in pieces of any size."""
+        self._stream_id = peer
+        self.count += len(data) or 1
+        sender = "?" if peer.startswith(b"\0") else peer.decode()
+        log = self.received.setdefault(sender, [])
+        if not data:
+            log.append("(connected or disconnected)")
+        elif log and log[-1].startswith("data "):
+            log[-1] += data.decode("latin1")
+        else:
+            log.append("data " + data.decode("latin1"))
+
+
+def set_options(sock: zmq.Socket[bytes], options: Mapping[str, Any]) -> None:
+    """Set options by their names in libzmq."""
+    for name, value in options.items():
+        sock.setsockopt(getattr(zmq, name), value)
+
+
+def _text(frames: Iterable[bytes]) -> str:
+    return " ".join(
+        repr(frame)[1:]
+        if len(frame) <= 40
+        else f"{frame[:12]!r}...{len(frame)}:{zlib.crc32(frame):08x}"
+        for frame in frames
+    )

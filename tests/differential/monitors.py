@@ -1,0 +1,117 @@
+"""What a socket's monitor tells."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+TOKENS: dict[int, str] = {
+    zmq.EVENT_CONNECTED: "C",
+    zmq.EVENT_HANDSHAKE_SUCCEEDED: "H",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "F",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "P",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "A",
+    zmq.EVENT_DISCONNECTED: "D",
+    zmq.EVENT_ACCEPTED: "a",
+}
+"""Those whose order is compared. CONNECT_RETRIED is counted; CLOSED goes with it, and
+CONNECT_DELAYED says only that the answer to a connect took time."""
+
+UP = {zmq.EVENT_HANDSHAKE_SUCCEEDED}
+UP_RAW = {zmq.EVENT_CONNECTED, zmq.EVENT_ACCEPTED}
+"""Where there is no handshake."""
+
+
+_numbers = itertools.count()
+
+
+def listen(sock: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+    """Return the monitor of a socket.
+
+    By itself pyzmq names it by the socket's descriptor, which another socket may have by now.
+    """
+    monitor = sock.get_monitor_socket(addr=f"inproc://differential-{next(_numbers)}")
+    monitor.linger = 0
+    return monitor
+
+
+@dataclass
+class EventLog:
+    """What was seen of one address."""
+
+    order: str = ""
+    retries: int = 0
+    live: int = 0
+    """Connections that are up now."""
+    connected: bool = False
+    """Whether there is to be one."""
+    down: float = 0
+    """Seconds without one that is to be."""
+
+
+class Monitor:
+    """Reads the events of a socket.
+
+    Args:
+        sock: the socket.
+        raw: whether it speaks no ZMTP, so that there is no handshake.
+    """
+
+    def __init__(self, sock: zmq.Socket[bytes], raw: bool) -> None:
+        self._events = listen(sock)
+        self._up = UP_RAW if raw else UP
+        self._names: dict[str, str] = {}
+        self.logs: dict[str, EventLog] = {}
+        self.stopped = False
+        self._read = time.monotonic()
+
+    def name(self, endpoint: str, name: str) -> None:
+        """Call an endpoint by a name from now on."""
+        self._names[endpoint] = name
+        self.logs.setdefault(name, EventLog()).connected = True
+
+    def read(self) -> None:
+        """Note what happened since the last call."""
+        passed = time.monotonic() - self._read
+        self._read += passed
+        for log in self.logs.values():
+            if log.connected and not log.live:
+                log.down += passed
+        while not (self.stopped or self._events.closed):
+            try:
+                event = recv_monitor_message(self._events, zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            self._note(event["event"], event["endpoint"].decode().rstrip("\0"))
+
+    def live(self) -> Counter[str]:
+        """Return how many connections each address has."""
+        return Counter({name: log.live for name, log in self.logs.items() if log.live})
+
+    def forget(self, name: str) -> None:
+        """Have it that there is to be no connection to an address any more."""
+        if name in self.logs:
+            self.logs[name].connected, self.logs[name].live = False, 0
+
+    def close(self) -> None:
+        self._events.close(0)
+
+    def _note(self, event: int, endpoint: str) -> None:
+        if event == zmq.EVENT_MONITOR_STOPPED:
+            self.stopped = True
+            return
+        log = self.logs.setdefault(self._names.get(endpoint, endpoint), EventLog())
+        if event == zmq.EVENT_CONNECT_RETRIED:
+            log.retries += 1
+        if event not in TOKENS:
+            return
+        log.order += TOKENS[event]
+        if event == zmq.EVENT_DISCONNECTED:
+            log.live = max(0, log.live - 1)
+        elif event in self._up:
+            log.live += 1

@@ -1,0 +1,102 @@
+"""One program on both ways; a difference is told from chance, and made small."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.differential.compare import differences
+from tests.differential.program import Program
+from tests.differential.run import Run
+from tests.differential.seen import Seen
+from tests.differential.ways import Direct, Way
+
+DIRECT_RUNS = 3
+"""How often plain TCP must say the same for a difference to count."""
+
+NAMES = ("direct", "tunnelled")
+
+WayFor = Callable[[Program], Way]
+
+
+@dataclass
+class Verdict:
+    """What came of a trial."""
+
+    outcome: str
+    """`same`, `different`, or `discarded`: plain TCP itself does not always do the same."""
+    found: list[str]
+    again: str = ""
+    """How often the difference was seen when it was tried again, with more time."""
+    hung: bool = False
+    """Whether threads of a run are left."""
+    listing: str = ""
+
+
+class Trial:
+    """A program, and the way that is compared with plain TCP."""
+
+    def __init__(self, program: Program, way_for: WayFor) -> None:
+        self._program = program
+        self._way_for = way_for
+        self._hung = False
+
+    def verdict(self) -> Verdict:
+        """Run it on both ways, and if they differ, more often."""
+        first = self._direct(1)
+        found = self._compare(first, self._other(first, 1))
+        if not found:
+            return Verdict("same", [], hung=self._hung)
+        for number in range(1, DIRECT_RUNS):
+            chance = self._compare(first, self._direct(1 + number))
+            if chance:
+                return Verdict("discarded", chance, hung=self._hung)
+        slow = self._direct(3)
+        again = [self._compare(slow, self._other(slow, 3)) for _ in range(2)]
+        return Verdict(
+            "different",
+            found,
+            f"{sum(map(bool, again))} of {len(again)}",
+            self._hung,
+            str(self._program),
+        )
+
+    def shrink(self, seconds: float) -> Verdict:
+        """Drop steps as long as the difference stays, and return the verdict on what is left."""
+        deadline = time.monotonic() + seconds
+        smallest, found = self._program, self._difference(self._program)
+        size = max(1, len(smallest.steps) // 2)
+        while found and size and time.monotonic() < deadline:
+            start = 0
+            while start < len(smallest.steps) and time.monotonic() < deadline:
+                candidate = smallest.without(start, start + size)
+                if less := self._difference(candidate):
+                    smallest, found = candidate, less
+                else:
+                    start += size
+            size //= 2
+        return Verdict("different" if found else "same", found, "", self._hung, str(smallest))
+
+    def _difference(self, program: Program) -> list[str]:
+        """Return how the ways differ, where plain TCP does the same twice."""
+        trial = Trial(program, self._way_for)
+        first = trial._direct(1)
+        found = trial._compare(first, trial._other(first, 1))
+        if found and trial._compare(first, trial._direct(1)):
+            found = []
+        self._hung |= trial._hung
+        return found
+
+    def _compare(self, first: Seen, second: Seen) -> list[str]:
+        return differences(self._program, first, second, NAMES)
+
+    def _direct(self, tempo: float) -> Seen:
+        return self._note(Run(self._program, Direct(), tempo=tempo).run())
+
+    def _other(self, first: Seen, tempo: float) -> Seen:
+        return self._note(Run(self._program, self._way_for(self._program), first, tempo).run())
+
+    def _note(self, seen: Seen) -> Seen:
+        self._hung |= seen.hung
+        return seen
