@@ -14,7 +14,7 @@ __all__ = ["RemoteEndpoint", "check_local", "is_tcp", "parse_remote", "split_hos
 # sun_path has 108 bytes on Linux and 104 on the BSDs and macOS, with the closing zero.
 MAX_IPC_PATH = 103
 
-_PORT = re.compile(r"[0-9]{1,5}\Z")
+_PORT = re.compile(r"0*[0-9]{1,5}\Z")
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f\[\]/:;@*?#'\"`$\\&<>|(){}]+\Z")
 
 
@@ -38,15 +38,20 @@ def parse_remote(addr: str) -> RemoteEndpoint:
     """Parse the endpoint that is to be reached from the SSH server.
 
     Args:
-        addr: ``tcp://HOST:PORT``; HOST is a name, an IPv4 address or a bracketed IPv6 address.
+        addr: ``tcp://HOST:PORT``; HOST is a name, an IPv4 address or an IPv6 address. A source
+            address (``tcp://SOURCE;HOST:PORT``, zmq_tcp(7)) has no meaning there, and is left out.
 
     Raises:
         AddressError: `addr` is anything else.
     """
     if not is_tcp(addr):
         raise AddressError(f"ssh= takes tcp://HOST:PORT addresses only (addr={addr!r})")
+    _, _, there = addr[len("tcp://") :].rpartition(";")
+    bare, _, digits = there.rpartition(":")
+    if _is_ipv6(bare):
+        there = f"[{bare}]:{digits}"
     try:
-        host, port = split_host_port(addr[len("tcp://") :])
+        host, port = split_host_port(there)
     except ValueError as exc:
         raise AddressError(f"{exc} (addr={addr!r})") from None
     if port is None:
@@ -96,10 +101,8 @@ def split_host_port(text: str) -> tuple[str, int | None]:
         host, bracket, rest = text[1:].partition("]")
         if not bracket:
             raise ValueError("a bracket is not closed")
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError:
-            raise ValueError("what stands in brackets is no IPv6 address") from None
+        if not _is_ipv6(host):
+            raise ValueError("what stands in brackets is no IPv6 address")
         if rest and not rest.startswith(":"):
             raise ValueError("only :PORT may follow the bracket")
         colon, port = rest[:1], rest[1:]
@@ -114,6 +117,14 @@ def split_host_port(text: str) -> tuple[str, int | None]:
     if not _PORT.match(port) or not 0 < int(port) < 65536:
         raise ValueError("the port must be a number from 1 to 65535")
     return host, int(port)
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

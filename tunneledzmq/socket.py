@@ -80,7 +80,7 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         matching = [
             tunnel
             for tunnel in self.tunnels
-            if not names.isdisjoint((self._tunnels[tunnel], tunnel.local, tunnel.remote))
+            if not names.isdisjoint((self._tunnels[tunnel], tunnel.local))
         ]
         for tunnel in matching:
             super().disconnect(tunnel.local)
@@ -227,7 +227,7 @@ class TunneledSocket(TunnelingSocket[bytes]):
 
 
 def _normal(addr: str) -> str:
-    """Return an address as tunnels have it: without leading zeros of the port, and the like."""
+    """Return an address as libzmq resolves it: without leading zeros of the port, and the like."""
     try:
         return str(parse_remote(addr))
     except zmq.ZMQError:
