@@ -266,6 +266,8 @@ class _Attempt:
         reason = self._transport.disconnect_reason
         if not reason:
             text = "the connection was lost during the login"
+            if isinstance(exc, EOFError):  # perhaps of a request that came too late
+                exc = self._transport.get_exception() or exc
             if isinstance(exc, paramiko.SSHException):
                 text += f": {printable(str(exc))}"
             return self._login.no_connection(errno.ECONNRESET, text)
