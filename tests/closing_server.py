@@ -30,5 +30,5 @@ def _close_at_once(self: sshd.Destination) -> bool:
 
 def main() -> None:
     """Serve as the embedded server does otherwise."""
-    sshd.Destination.eof_received = _close_at_once  # type: ignore[method-assign]
+    sshd.Destination.eof_received = _close_at_once  # type: ignore[assignment, method-assign]
     sshd.main()
