@@ -48,6 +48,7 @@ UNUSUAL = {
         "test_draining",
         "test_errors",
         "test_lifetimes",
+        "test_names",
     },
     "threads": {"test_connect", "test_lifetimes"},
 }

@@ -7,13 +7,16 @@ import os
 import re
 from typing import NamedTuple
 
+from .names import is_valid_host
+
 __all__ = ["RemoteEndpoint", "check_local", "is_tcp", "parse_remote", "split_host_port"]
 
 # sun_path has 108 bytes on Linux and 104 on the BSDs and macOS, with the closing zero.
 MAX_IPC_PATH = 103
 
 _PORT = re.compile(r"[0-9]{1,5}\Z")
-_NAME = re.compile(r"[^\s\x00-\x1f\x7f\[\]/:;@*?#'\"`$\\&<>|(){}]+\Z")
+_NAME = re.compile(r"[^\[\]/:@*?#]+\Z")
+_SCOPE = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 
 class RemoteEndpoint(NamedTuple):
@@ -94,10 +97,13 @@ def split_host_port(text: str) -> tuple[str, int | None]:
         host, bracket, rest = text[1:].partition("]")
         if not bracket:
             raise ValueError("a bracket is not closed")
+        address, percent, scope = host.partition("%")
         try:
-            ipaddress.IPv6Address(host)
+            ipaddress.IPv6Address(address)
         except ValueError:
             raise ValueError("what stands in brackets is no IPv6 address") from None
+        if percent and not _SCOPE.match(scope):
+            raise ValueError("no valid scope behind the IPv6 address, such as %eth0")
         if rest and not rest.startswith(":"):
             raise ValueError("only :PORT may follow the bracket")
         colon, port = rest[:1], rest[1:]
@@ -105,7 +111,7 @@ def split_host_port(text: str) -> tuple[str, int | None]:
         host, colon, port = text.partition(":")
         if ":" in port:
             raise ValueError("more than one colon: an IPv6 address stands in brackets, [::1]")
-        if not _NAME.match(host) or host.startswith("-"):
+        if not _NAME.match(host) or not is_valid_host(host):
             raise ValueError("no valid host name" if host else "no host name")
     if not colon:
         return host, None
