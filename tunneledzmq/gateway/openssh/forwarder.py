@@ -22,8 +22,9 @@ from ..questions import Questions
 from . import mux
 from .answers import Answers
 from .command import OpenSSHLogin, master_command
+from .errors import changed_host_key, login_error
 from .process import MasterProcess
-from .said import Said, changed_host_key, login_error
+from .said import Said
 from .transport import OpenSSHTransport
 
 __all__ = ["OpenSSHForwarder"]
@@ -169,7 +170,7 @@ class OpenSSHForwarder:
                 if self._sock is not None:
                     self._sock.close()
                 raise self.login.no_connection(errno.ECONNABORTED, "the login was given up")
-            answers = Answers(self.login, self.questions, self._directory, self._sock)
+            answers = Answers(self.login, said, self.questions, self._directory, self._sock)
             self._answers = answers
             try:
                 return self._log_in(answers, said)
@@ -201,7 +202,7 @@ class OpenSSHForwarder:
     def _log_in(self, answers: Answers, said: Said) -> OpenSSHTransport:
         with suppress(FileNotFoundError):
             os.unlink(self._control_path)
-        command = master_command(self.login, self._control_path, answers.path)
+        command = master_command(self.login, self._control_path, answers.path, answers.hop)
         process = MasterProcess(command, _environment(answers.askpass))
         self._process = process
         try:
@@ -222,8 +223,8 @@ class OpenSSHForwarder:
                 self.login.server,
                 changed,
             )
-        if added := said.find("Permanently added .*"):
-            logger.info("%s: %s", self.login.server, added[0])
+        if added := said.find_of_host_key(r"Warning: (Permanently added .*)"):
+            logger.info("%s: %s", self.login.server, added[1])
         return transport
 
     def _tell(self, said: Said) -> None:
@@ -246,8 +247,10 @@ class OpenSSHForwarder:
                 if process.life in ready:
                     _read_to_the_end(process, said)
                     self._tell(said)
-                    raise login_error(self.login, said)
+                    raise login_error(self.login, said, answers.skipped)
                 if answers in ready:
+                    # It has said before it asked what it is about.
+                    process.read_stderr(said)
                     answers.answer()
                 if said.authenticated and os.path.exists(self._control_path):
                     return
