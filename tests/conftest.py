@@ -49,6 +49,7 @@ UNUSUAL = {
         "test_errors",
         "test_lifetimes",
         "test_names",
+        "test_passed_over",
     },
     "threads": {"test_connect", "test_lifetimes"},
 }
