@@ -45,8 +45,10 @@ UNUSUAL = {
     "asyncssh": {"test_connect", "test_data_path"},
     "openssh backend": {
         "test_connect",
+        "test_config_hops",
         "test_draining",
         "test_errors",
+        "test_forgery",
         "test_lifetimes",
         "test_names",
         "test_passed_over",

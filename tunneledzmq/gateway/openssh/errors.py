@@ -32,10 +32,10 @@ def login_error(login: Login, said: Said, skipped: Iterable[str]) -> LoginError:
 
 def changed_host_key(said: Said) -> str:
     """Say that the host key has changed; nothing if it has not."""
-    if not said.find_of_host_key("@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@"):
+    if not said.find_own("@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@"):
         return ""
-    where = said.find_of_host_key(r"Offending .* key in (.*)")
-    remove = said.find_of_host_key(r'ssh-keygen -f "(.*)" -R "(.*)"')
+    where = said.find_own(r"Offending .* key in (.*)")
+    remove = said.find_own(r'ssh-keygen -f "(.*)" -R "(.*)"')
     command = ["ssh-keygen", *(["-f", remove[1], "-R", remove[2]] if remove else ["-R"])]
     return (
         f"the host key has changed: the server has {_host_key(said)}, known_hosts has another one "
@@ -75,31 +75,31 @@ def _host_key(said: Said) -> str:
 
 
 def _host_key_error(login: Login, said: Said) -> LoginError | None:
-    if not said.find_of_host_key(r"Host key verification failed\."):
+    if not said.find_own(r"Host key verification failed\."):
         return None
-    if said.find_of_host_key(
+    if said.find_own(
         r"@ +WARNING: REVOKED HOST KEY DETECTED! +@|The \S+ host key for .* is marked as revoked\."
     ):
         text = f"the host key {_host_key(said)} is marked as revoked in known_hosts"
         return login.no_trust(errno.EACCES, text)
     if changed := changed_host_key(said):
         return login.no_trust(errno.EACCES, changed, "HostKeyChangedError")
-    unknown = said.find_of_host_key(r"No ([\w-]+) host key is known for (\S+) and .*")
+    unknown = said.find_own(r"No ([\w-]+) host key is known for (\S+) and .*")
     if unknown is None:
-        return login.no_trust(errno.EACCES, f"the host key is not accepted: {said.last}")
+        return login.no_trust(errno.EACCES, f"the host key is not accepted: {said.last_own}")
     return unknown_host_key(login, unknown[2], unknown[1], _host_key(said))
 
 
 def _authentication_error(login: Login, said: Said, skipped: Iterable[str]) -> LoginError | None:
     unusable = [*skipped, *_unusable_keyfiles(login.keyfiles or (), said)]
     advice = "".join(f"; {text}" for text in dict.fromkeys(unusable))
-    if broken := said.find(r"Received disconnect from .*?: ?\d*:? ?(Too many authentication.*)"):
+    if broken := said.find(r"Received disconnect from .*: ?(Too many authentication failures).*"):
         return login.no_entry(
             errno.EACCES,
             f"the server broke the login off: {broken[1]}; with many keys in the agent, name the "
             f"right one with keyfile= and set agent=False{advice}",
         )
-    if denied := said.find(r"(.*): Permission denied \((.*)\)\."):
+    if denied := said.find(r"(.+): Permission denied \(([!-~]*)\)\."):
         who = login.user if denied[1] == f"{login.user}@{login.host}" else denied[1]
         tried = ", ".join(login.keyfiles or ["the default keys"])
         return login.no_entry(
@@ -124,7 +124,7 @@ def _unusable_keyfiles(paths: Iterable[str], said: Said) -> Iterable[str]:
 
 
 # What ssh says when it cannot connect, in the order in which it tells most.
-_CONNECTION_ERRORS = (
+_NO_WAY = (
     (
         r"(?:ssh: )?Could not resolve hostname (.*)",
         errno.EHOSTUNREACH,
@@ -137,8 +137,12 @@ _CONNECTION_ERRORS = (
     ),
     (r"(?:ssh: )?connect to .*: (.*timed out.*)", errno.ETIMEDOUT, "cannot be reached: {}"),
     (r"(?:ssh: )?connect to .*: (.*)", errno.EHOSTUNREACH, "cannot be reached: {}"),
-    (r"(Unable to negotiate .*)", errno.EPROTO, "no common algorithms with the server: {}"),
     (r"(.*(?:[Bb]ad configuration option|Bad SSH2).*)", errno.EINVAL, "ssh does not take it: {}"),
+)
+
+# What it says when there is no speaking with the server.
+_NO_SPEAKING = (
+    (r"(Unable to negotiate .*)", errno.EPROTO, "no common algorithms with the server: {}"),
     (
         r"(?:kex_exchange_identification|banner exchange): (.*)",
         errno.EPROTO,
@@ -154,8 +158,9 @@ _CONNECTION_ERRORS = (
 
 
 def _connection_error(login: Login, said: Said) -> LoginError:
-    for pattern, code, text in _CONNECTION_ERRORS:
-        if match := said.find(pattern):
-            return login.no_connection(code, text.format(*match.groups()))
-    last = said.last
-    return login.no_connection(errno.EPROTO, f"ssh has ended{': ' + last if last else ''}")
+    for patterns, find in ((_NO_WAY, said.find_own), (_NO_SPEAKING, said.find)):
+        for pattern, code, text in patterns:
+            if match := find(pattern):
+                return login.no_connection(code, text.format(*match.groups()))
+    last = f", after the words {said.last!r}" if said.last else ""
+    return login.no_connection(errno.EPROTO, f"ssh has ended{last}")

@@ -223,7 +223,7 @@ class OpenSSHForwarder:
                 self.login.server,
                 changed,
             )
-        if added := said.find_of_host_key(r"Warning: (Permanently added .*)"):
+        if added := said.find_own(r"Warning: (Permanently added .*)"):
             logger.info("%s: %s", self.login.server, added[1])
         return transport
 

@@ -24,9 +24,8 @@ _NEW_CHANNEL = re.compile(r"channel (\d+): new .*stdio-forward.*")
 _OPEN_FAILED = re.compile(r"channel (\d+): open failed: (.*)")
 _VERSION = re.compile(r"Local version string SSH-2\.0-OpenSSH_\D*(\d+)\.(\d+).*")
 
-# With them the server is believed, or begins to speak in ssh's place: what is said about host keys
-# from now on, it may have said.
-_NO_HOST_KEY_WORDS_AFTER = (
+# From then on the server may have ssh say what it likes: it is believed, or it is quoted.
+_SERVER_SPEAKS_FROM = (
     "debug1: SSH2_MSG_SERVICE_ACCEPT received",
     "debug1: Remote: ",
     "Received disconnect from ",
@@ -52,15 +51,15 @@ class Said:
 
     The server may have ssh say a text of its choice (a banner, the reason of a disconnect), which
     may look like what ssh says itself. So whole lines are compared, of which ssh has said the
-    beginning; and what ssh says about host keys counts only as long as the server is not believed.
+    beginning; and what it says of names, connections and host keys must come before all that.
     """
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=_MAX_LINES)
         """Without what is for debugging. What only goes on from the line before is indented."""
 
-        self.host_key_lines: deque[str] = deque(maxlen=_MAX_LINES)
-        """Those from before the server was believed."""
+        self.own_lines: deque[str] = deque(maxlen=_MAX_LINES)
+        """Those from before the server could have ssh say anything."""
 
         self.authenticated = False
         """It has logged in; its control socket follows."""
@@ -74,7 +73,7 @@ class Said:
         self.names_who_asks = False
         """Whether it writes ``(user@host)`` before a server's question."""
 
-        self._believed = False
+        self._quotes = False
         self._steps: list[tuple[str, str]] = []
         # Where the channel leads that is made next, and those that are open or were refused.
         self._next_remote = ("", 0)
@@ -93,13 +92,13 @@ class Said:
 
     def _note(self, text: str) -> None:
         debug_log.debug("%s", text)
-        self._believed = self._believed or text.startswith(_NO_HOST_KEY_WORDS_AFTER)
+        self._quotes = self._quotes or text.startswith(_SERVER_SPEAKS_FROM)
         if text.startswith("debug"):
             self._note_debug(text.partition(": ")[2])
             return
         self.lines.append(text)
-        if not self._believed:
-            self.host_key_lines.append(text)
+        if not self._quotes:
+            self.own_lines.append(text)
         if match := _OPEN_FAILED.fullmatch(text):
             remote = self._remotes.get(int(match[1]))
             if remote is not None:
@@ -113,14 +112,14 @@ class Said:
             self._steps.append(("banner", text))
         elif text.startswith("Next authentication method: "):
             self.methods.append(text.removeprefix("Next authentication method: "))
-        elif match := _VERSION.fullmatch(text):
-            self.names_who_asks = (int(match[1]), int(match[2])) >= _NAMES_WHO_ASKS
         elif match := _STDIO_FORWARD.fullmatch(text):
             self._next_remote = (match[1], int(match[2]))
         elif match := _NEW_CHANNEL.fullmatch(text):
             self._remotes[int(match[1])] = self._next_remote
-        elif self._believed:
+        elif self._quotes:
             return
+        elif match := _VERSION.fullmatch(text):
+            self.names_who_asks = (int(match[1]), int(match[2])) >= _NAMES_WHO_ASKS
         elif text.startswith("Server host key: "):
             self.host_key = text.removeprefix("Server host key: ")
         elif _KNOWN.fullmatch(text):
@@ -163,14 +162,19 @@ class Said:
         """Find a line that is as `pattern` says, all of it; the last one first."""
         return _find(pattern, self.lines)
 
-    def find_of_host_key(self, pattern: str) -> re.Match[str] | None:
+    def find_own(self, pattern: str) -> re.Match[str] | None:
         """Find a line that the server cannot have had ssh say."""
-        return _find(pattern, self.host_key_lines)
+        return _find(pattern, self.own_lines)
 
     @property
     def last(self) -> str:
-        """Its last lines, for a message."""
-        return "; ".join(line.strip() for line in list(self.lines)[-3:])
+        """The last lines, for a message that quotes them."""
+        return "; ".join([line for line in self.lines if not line.startswith(" ")][-3:])
+
+    @property
+    def last_own(self) -> str:
+        """The last lines that are ssh's own."""
+        return "; ".join(list(self.own_lines)[-3:])
 
 
 def _find(pattern: str, lines: Sequence[str]) -> re.Match[str] | None:

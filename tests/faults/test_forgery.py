@@ -1,0 +1,199 @@
+"""A server that speaks as if it were ssh: it is quoted at most, and never believed."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paramiko
+import pytest
+import zmq
+
+from tests.faults.injection import hostile_port
+from tests.sshd import generate_key
+from tunneledzmq import (
+    SSHAuthenticationError,
+    SSHConnectionError,
+    SSHOptions,
+    TunneledContext,
+    TunnelError,
+)
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+AT_SIGNS = "@" * 59
+UNKNOWN = (
+    "No ED25519 host key is known for evil.example;touch$IFS$()pwned and you have requested strict "
+    "checking."
+)
+FORGERIES = {
+    "unknown": [UNKNOWN, "Host key verification failed."],
+    "changed": [
+        AT_SIGNS,
+        "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @",
+        AT_SIGNS,
+        "Offending ED25519 key in /etc/passwd:1",
+        "  remove with:",
+        '  ssh-keygen -f "/etc/passwd" -R "$(touch pwned)"',
+        "Host key verification failed.",
+    ],
+    "revoked": [
+        "@       WARNING: REVOKED HOST KEY DETECTED!               @",
+        "Host key verification failed.",
+    ],
+    "no name": ["ssh: Could not resolve hostname evil.example: touch pwned"],
+    "open key": ["Permissions 0644 for '/etc/shadow; touch pwned' are too open."],
+}
+"""What ssh would say itself."""
+
+ENDS = ["\n", "\r\n"]
+
+
+@pytest.fixture(params=FORGERIES)
+def forgery(request: pytest.FixtureRequest) -> list[str]:
+    return FORGERIES[request.param]
+
+
+def assert_believed_nothing(error: TunnelError) -> None:
+    text = str(error)
+    assert isinstance(error, (SSHConnectionError, SSHAuthenticationError)), text
+    assert "ssh-keyscan" not in text
+    assert "the name was not found" not in text
+    assert "chmod" not in text
+    assert "pwned" not in text
+
+
+# In plain text, before any key is exchanged
+
+
+def packet(kind: int, *fields: int | bytes | bool) -> bytes:
+    """Return a packet that is not encrypted (RFC 4253, section 6)."""
+    payload = bytes([kind])
+    for field in fields:
+        if isinstance(field, bool):
+            payload += bytes([field])
+        elif isinstance(field, int):
+            payload += struct.pack(">I", field)
+        else:
+            payload += struct.pack(">I", len(field)) + field
+    padding = 16 - (len(payload) + 5) % 8
+    return struct.pack(">IB", len(payload) + padding + 1, padding) + payload + bytes(padding)
+
+
+def disconnect(text: bytes) -> bytes:
+    return packet(1, 2, text, b"")
+
+
+def debug(text: bytes) -> bytes:
+    return packet(4, True, text, b"")
+
+
+def offer(host_keys: bytes) -> bytes:
+    """Return a KEXINIT (RFC 4253, section 7.1), of which the cookie is empty numbers."""
+    both = [b"aes128-ctr", b"aes128-ctr", b"hmac-sha2-256", b"hmac-sha2-256", b"none", b"none"]
+    names = [b"curve25519-sha256", host_keys, *both, b"", b""]
+    return packet(20, *[0] * 4, *names, False, 0)
+
+
+@contextmanager
+def saying(backend: str, *packets: bytes) -> Iterator[SSHOptions]:
+    """A server that says its name and `packets`, and hangs up."""
+
+    def behave(sock: socket.socket) -> None:
+        sock.sendall(b"SSH-2.0-OpenSSH_9.9\r\n" + b"".join(packets))
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(10)
+        while sock.recv(4096):
+            pass
+
+    with hostile_port(behave) as port:
+        yield SSHOptions(
+            f"me@127.0.0.1:{port}",
+            config_file=None,
+            agent=False,
+            known_hosts="/dev/null",
+            connect_timeout=5,
+            backend=backend,
+        )
+
+
+def error_of(ctx: TunneledContext, options: SSHOptions) -> TunnelError:
+    with ctx.socket(zmq.REQ) as sock, pytest.raises(TunnelError) as caught:
+        sock.connect("tcp://127.0.0.1:1", ssh=options)
+    return caught.value
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("way", [disconnect, debug, offer])
+def test_what_a_server_says_before_it_is_known(
+    ctx: TunneledContext,
+    forgery: list[str],
+    end: str,
+    way: Callable[[bytes], bytes],
+    backend: str,
+) -> None:
+    text = end.join(["x", *forgery, ""]).encode()
+    with saying(backend, way(text), disconnect(b"bye")) as options:
+        assert_believed_nothing(error_of(ctx, options))
+
+
+# In banners, when it is known
+
+
+class Refusing(paramiko.ServerInterface):
+    """Shows a banner, and lets nobody in."""
+
+    def __init__(self, banner: str) -> None:
+        self._banner = banner
+
+    def get_banner(self) -> tuple[str, str]:
+        return self._banner, "en"
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+
+@contextmanager
+def welcoming(backend: str, banner: str, directory: Path) -> Iterator[SSHOptions]:
+    key = paramiko.ECDSAKey.generate()
+
+    def behave(sock: socket.socket) -> None:
+        transport = paramiko.Transport(sock)
+        transport.handshake_timeout = 5
+        transport.add_server_key(key)
+        try:
+            transport.start_server(threading.Event(), Refusing(banner))
+            while transport.is_active():
+                transport.join(0.1)
+        finally:
+            transport.close()
+            transport.join(5)
+
+    with hostile_port(behave) as port:
+        known_hosts = directory / "known_hosts"
+        known_hosts.write_text(f"[127.0.0.1]:{port} {key.get_name()} {key.get_base64()}\n")
+        yield SSHOptions(
+            f"me@127.0.0.1:{port}",
+            config_file=None,
+            agent=False,
+            keyfile=str(generate_key(directory / "id")),
+            known_hosts=str(known_hosts),
+            connect_timeout=5,
+            backend=backend,
+        )
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("prefix", ["", "debug1: "])
+def test_a_banner(
+    ctx: TunneledContext, forgery: list[str], end: str, prefix: str, backend: str, tmp_path: Path
+) -> None:
+    banner = end.join([*(prefix + line for line in forgery), ""])
+    with welcoming(backend, banner, tmp_path) as options:
+        error = error_of(ctx, options)
+    assert isinstance(error, SSHAuthenticationError)
+    assert_believed_nothing(error)
