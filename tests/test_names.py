@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,17 @@ from typing import Any
 import pytest
 import zmq
 
-from tunneledzmq import SSHOptions, TunneledContext, TunnelError
+from tests.logins import entry_for, options_for
+from tests.peers import Peer
+from tests.sshd import OpenSSHServer, generate_key, public_key
+from tunneledzmq import (
+    HostKeyChangedError,
+    SSHOptions,
+    TunneledContext,
+    TunnelError,
+    UnknownHostKeyError,
+)
+from tunneledzmq.check import main as check
 from tunneledzmq.endpoints import split_host_port
 from tunneledzmq.names import is_valid_host, is_valid_user
 from tunneledzmq.options import parse_server
@@ -127,6 +139,61 @@ def test_a_name_that_no_command_sees_may_be_any(
         ctx.socket(zmq.REQ).connect("tcp://127.0.0.1:1", ssh="name")
 
 
+# Advice
+
+
+def advised(message: str) -> list[str]:
+    """Return the words of the command that a message tells to run."""
+    [command] = re.findall(r"(?:fingerprint|new key): (.*?)(?:, run where.*| \(or .*|$)", message)
+    return shlex.split(command)
+
+
+def test_advice_can_be_pasted(
+    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, tmp_path: Path, backend: str
+) -> None:
+    file = tmp_path / "a b'$(touch pwned)\"" / "known hosts"
+    file.parent.mkdir()
+    options = options_for(openssh, known_hosts=str(file))
+    with ctx.socket(zmq.REQ) as sock, pytest.raises(UnknownHostKeyError) as unknown:
+        sock.connect(echo.address, ssh=options)
+    port = str(openssh.port)
+    scan = ["ssh-keyscan", "-p", port, "-t", "ed25519", "127.0.0.1", ">>", str(file)]
+    assert advised(str(unknown.value)) == scan
+    other = public_key(generate_key(tmp_path / "other"))
+    file.write_text(f"[127.0.0.1]:{port} {other}\n")
+    with ctx.socket(zmq.REQ) as sock, pytest.raises(HostKeyChangedError) as changed:
+        sock.connect(echo.address, ssh=options)
+    words = advised(str(changed.value))
+    assert words[-2:] == ["-R", f"[127.0.0.1]:{port}"]
+    assert words[:-2] in (["ssh-keygen"], ["ssh-keygen", "-f", str(file)])
+
+
+def test_advice_about_an_alias_can_be_pasted(
+    ctx: TunneledContext, openssh: OpenSSHServer, config: Callable[..., Path], tmp_path: Path
+) -> None:
+    alias = "a/b&c';$(touch pwned)"
+    lines = (f'HostKeyAlias "{alias}"', f"UserKnownHostsFile {tmp_path}/none")
+    config(entry_for("name", openssh, *lines))
+    with ctx.socket(zmq.REQ) as sock, pytest.raises(UnknownHostKeyError) as caught:
+        sock.connect("tcp://127.0.0.1:1", ssh="name")
+    words = advised(str(caught.value))
+    pipe = words.index("|")
+    printed = f"# comment\n127.0.0.1 {public_key(openssh.host_keys[0])}\n"
+    command = words[pipe + 1 : words.index(">>")]
+    answer = subprocess.run(command, input=printed, capture_output=True, text=True, check=True)
+    assert answer.stdout == printed.replace("127.0.0.1", alias)
+
+
+def test_advice_about_a_key_file_can_be_pasted(
+    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, tmp_path: Path, backend: str
+) -> None:
+    keyfile = generate_key(tmp_path / "a b$(touch pwned)")
+    keyfile.chmod(0o644)
+    with ctx.socket(zmq.REQ) as sock, pytest.raises(TunnelError) as caught:
+        sock.connect(echo.address, ssh=options_for(openssh, keyfile=str(keyfile)))
+    assert f"chmod 600 '{keyfile}'" in str(caught.value)
+
+
 # Scopes
 
 
@@ -235,6 +302,17 @@ def test_a_password_before_the_host_is_refused_and_not_repeated(
         while seen is not None:
             assert "s3cret" not in str(seen) + repr(seen)
             seen = seen.__cause__ or seen.__context__
+
+
+def test_a_password_on_the_command_line_is_not_repeated(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        check(["tcp://127.0.0.1:1", "--ssh", "me:s3cret@host"])
+    assert caught.value.code == 2
+    told = capsys.readouterr()
+    assert "password" in told.err
+    assert "s3cret" not in told.out + told.err
 
 
 @pytest.mark.parametrize("hop", ["me:s3cret@host", "me:s3cret@", "me%3As3cret@host"])

@@ -98,8 +98,9 @@ class SSHOptions:
     _: KW_ONLY
 
     keyfile: Paths | None = None
-    """Private key file, or several (`str`, path, or a sequence of them), which must be usable.
-    Default: the agent's keys, then ``id_ed25519``, ``id_ecdsa`` and ``id_rsa`` of ``~/.ssh``."""
+    """Private key file, or several (`str`, path, or a sequence of them), which must be usable; one
+    that is locked is passed over where nobody opens it. Default: the agent's keys, then
+    ``id_ed25519``, ``id_ecdsa`` and ``id_rsa`` of ``~/.ssh``."""
 
     passphrase: str | None = field(default=None, repr=False)
     """Passphrase of encrypted private keys. Default: `prompt` is asked."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,9 @@ import pytest
 import zmq
 
 from tests.faults.injection import hostile_port
-from tests.sshd import generate_key
+from tests.logins import entry_for
+from tests.polling import wait_until
+from tests.sshd import OpenSSHServer, generate_key
 from tunneledzmq import (
     SSHAuthenticationError,
     SSHConnectionError,
@@ -22,6 +26,8 @@ from tunneledzmq import (
     TunneledContext,
     TunnelError,
 )
+from tunneledzmq.gateway.openssh.process import MasterProcess
+from tunneledzmq.gateway.openssh.said import Said
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -49,8 +55,6 @@ FORGERIES = {
     "open key": ["Permissions 0644 for '/etc/shadow; touch pwned' are too open."],
 }
 """What ssh would say itself."""
-
-ENDS = ["\n", "\r\n"]
 
 
 @pytest.fixture(params=FORGERIES)
@@ -127,16 +131,11 @@ def error_of(ctx: TunneledContext, options: SSHOptions) -> TunnelError:
     return caught.value
 
 
-@pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("way", [disconnect, debug, offer])
 def test_what_a_server_says_before_it_is_known(
-    ctx: TunneledContext,
-    forgery: list[str],
-    end: str,
-    way: Callable[[bytes], bytes],
-    backend: str,
+    ctx: TunneledContext, forgery: list[str], way: Callable[[bytes], bytes], backend: str
 ) -> None:
-    text = end.join(["x", *forgery, ""]).encode()
+    text = "\n".join(["x", *forgery, ""]).encode()
     with saying(backend, way(text), disconnect(b"bye")) as options:
         assert_believed_nothing(error_of(ctx, options))
 
@@ -187,7 +186,7 @@ def welcoming(backend: str, banner: str, directory: Path) -> Iterator[SSHOptions
         )
 
 
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("prefix", ["", "debug1: "])
 def test_a_banner(
     ctx: TunneledContext, forgery: list[str], end: str, prefix: str, backend: str, tmp_path: Path
@@ -197,3 +196,66 @@ def test_a_banner(
         error = error_of(ctx, options)
     assert isinstance(error, SSHAuthenticationError)
     assert_believed_nothing(error)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it takes pipes that keep writes apart")
+def test_a_banner_without_an_end_hides_nothing_of_what_ssh_says() -> None:
+    script = r"printf 'Hello\nthere' >&2; printf 'Authenticated to x\r\n' >&2"
+    process = MasterProcess(["sh", "-c", script], os.environ)
+    said = Said()
+    try:
+        wait_until(lambda: not process.read_stderr(said))
+    finally:
+        process.end()
+    assert said.authenticated
+    assert list(said.lines) == ["Hello", "there", "Authenticated to x"]
+
+
+def test_the_banner_of_a_hop(
+    ctx: TunneledContext,
+    forgery: list[str],
+    config: Callable[..., Path],
+    backend: str,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "banner").write_text("\n".join([*forgery, ""]))
+    with (
+        OpenSSHServer(Banner=str(tmp_path / "banner")) as hop,
+        OpenSSHServer() as server,
+    ):
+        stranger = generate_key(tmp_path / "stranger")
+        config(
+            entry_for("name", server, "ProxyJump hop").replace(server.keyfile, str(stranger)),
+            entry_for("hop", hop),
+        )
+        error = error_of(ctx, SSHOptions("name", backend=backend))
+        assert hop.logins() == 1
+    assert isinstance(error, SSHAuthenticationError)
+    assert_believed_nothing(error)
+
+
+# Questions, of an ssh that has them look like its own
+
+
+def said_by(*lines: str) -> Said:
+    said = Said()
+    for line in lines:
+        said.add(f"{line}\r\n".encode())
+    return said
+
+
+@pytest.mark.parametrize(("version", "believed"), [("8.4p1", False), ("8.5p1", True)])
+def test_an_ssh_that_does_not_say_who_asks_is_not_believed_for_long(
+    version: str, believed: bool
+) -> None:
+    begun = [f"debug1: Local version string SSH-2.0-OpenSSH_{version} Debian-5"]
+    begun += ["debug1: SSH2_MSG_SERVICE_ACCEPT received"]
+    publickey = "debug1: Next authentication method: publickey"
+    questions = "debug1: Next authentication method: keyboard-interactive"
+    assert not said_by(*begun).asks_for_passphrase
+    assert said_by(*begun, publickey).asks_for_passphrase
+    assert not said_by(*begun, publickey, questions).asks_for_passphrase
+    # The last one may be the server's, in a banner.
+    assert said_by(*begun, publickey, questions, publickey).asks_for_passphrase is believed
+    forged = [*begun, questions, begun[0].replace(version, "9.9"), publickey]
+    assert said_by(*forged).asks_for_passphrase is believed

@@ -246,7 +246,7 @@ def _unknown(login: Login, key: paramiko.PKey, print_: str) -> str:
     if alias is not None:
         # What it prints begins with the name of the host, or with # for a comment.
         plain = re.sub(r"([/&\\])", r"\\\1", alias)
-        scan += f" | sed {shlex.quote(f's/^[^# ]*/{plain}/')}"
+        scan += f" | sed {shlex.quote(f's/^[^# ][^ ]*/{plain}/')}"
     proxied = login.behind_hop or login.proxy_command is not None
     where = ", run where the server can be reached" if proxied else ""
     return (
