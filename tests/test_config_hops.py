@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import zmq
 
+from tests import leaks
 from tests.asking import AskingServer, Round
 from tests.logins import entry_for
 from tests.peers import Peer, round_trip
+from tests.polling import wait_until
 from tests.sshd import OpenSSHServer, generate_key, public_key
 from tunneledzmq import (
     SSHAuthenticationError,
@@ -325,3 +328,48 @@ def test_a_hop_of_the_users_own_ssh_is_not_asked_about(
     assert isinstance(error, UnknownHostKeyError)
     assert "SHA256:" in str(error) and f"[127.0.0.1]:{hop.port}" in str(error)
     assert user.asked == [] and not unknown.exists()
+
+
+# Why there is no way
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("HostName no.such.invalid", r"name .*was not found"),
+        ("Port 1", "hop.* the connection was refused"),
+        ("Ciphers aes256-ctr", "hop.* no common algorithms"),
+        ("User nobody-knows", "did not let 'nobody-knows"),
+        ("of the server", "cannot connect to it.*Connection refused"),
+    ],
+)
+def test_what_is_wrong_with_a_hop_is_told(
+    ctx: TunneledContext,
+    chain: list[OpenSSHServer],
+    config: Config,
+    echo: Peer,
+    backend: str,
+    what: str,
+    says: str,
+) -> None:
+    with OpenSSHServer(Ciphers="aes128-ctr") as hop:
+        of_server = ["Port 1"] if what == "of the server" else []
+        of_hop = [] if of_server else [what]
+        config(
+            entry_for("name", chain[0], "ProxyJump hop", *of_server), entry_for("hop", hop, *of_hop)
+        )
+        error = error_of(ctx, SSHOptions("name", backend=backend), echo)
+    assert re.search(says, str(error)), error
+
+
+def test_what_hops_say_leaves_nothing_behind(
+    ctx: TunneledContext, chain: list[OpenSSHServer], config: Config, echo: Peer, backend: str
+) -> None:
+    hop, server, _ = chain
+    config(entry_for("name", server, "ProxyJump hop"), entry_for("hop", hop))
+    with ctx.socket(zmq.REQ) as sock:
+        sock.connect(echo.address, ssh=SSHOptions("name", backend=backend))
+        round_trip(sock)
+        for directory in leaks.runtime_directories():
+            assert not list(directory.glob("hop*"))
+    wait_until(lambda: not leaks.runtime_directories())

@@ -197,8 +197,9 @@ def test_advice_about_a_key_file_can_be_pasted(
 # Scopes
 
 
-@pytest.mark.parametrize("scope", ["eth0", "wlan0.1", "br-lan", "veth_1", "3", "h", "e"])
+@pytest.mark.parametrize("scope", ["eth0", "wlan0.1", "br-lan", "veth_1", "3", "3a", "h"])
 def test_a_scope_is_taken_as_it_is(scope: str) -> None:
+    assert parse_server(f"me@[fe80::1%{scope}]:22") == ("me", f"fe80::1%{scope}", 22)
     assert split_host_port(f"[fe80::1%{scope}]:22") == (f"fe80::1%{scope}", 22)
     assert is_taken_by_ssh("--", f"fe80::1%{scope}")
 

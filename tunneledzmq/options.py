@@ -50,7 +50,9 @@ def parse_server(text: str) -> ServerAddress:
     is_uri = text[: len(_SCHEME)].lower() == _SCHEME
     rest = text[len(_SCHEME) :].removesuffix("/") if is_uri else text
     user, at, host_port = rest.rpartition("@")
-    if any(colon in user for colon in _COLONS) or any(colon in host_port for colon in _COLONS[1:]):
+    # A host may have a colon, but none that is written otherwise, except for a scope.
+    hidden = () if host_port.startswith("[") else _COLONS[1:]
+    if any(colon in user for colon in _COLONS) or any(colon in host_port for colon in hidden):
         raise ValueError(
             "a password does not belong in [user@]host[:port]: pass SSHOptions(password=...) "
             f"(ssh={_shown(text)})"

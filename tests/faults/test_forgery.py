@@ -26,6 +26,8 @@ from tunneledzmq import (
     TunneledContext,
     TunnelError,
 )
+from tunneledzmq.gateway.login import Login
+from tunneledzmq.gateway.openssh.errors import login_error
 from tunneledzmq.gateway.openssh.process import MasterProcess
 from tunneledzmq.gateway.openssh.said import Said
 
@@ -232,6 +234,17 @@ def test_the_banner_of_a_hop(
         assert hop.logins() == 1
     assert isinstance(error, SSHAuthenticationError)
     assert_believed_nothing(error)
+
+
+def test_a_hop_that_opens_no_channel(forgery: list[str]) -> None:
+    login = Login(server="me@name:22", host="name", port=22, user="me")
+    said = Said()
+    # Of a hop there are lines, which do not tell who began them.
+    for line in ["channel 0: open failed: connect failed: x", *forgery]:
+        said.add(line.encode())
+    error = login_error(login, Said(), [said], [])
+    assert error.kind == "SSHConnectionError"
+    assert error.message == "me@name:22: its hop cannot connect to it: connect failed: x"
 
 
 # Questions, of an ssh that has them look like its own

@@ -16,6 +16,7 @@ from ..questions import Questions
 from ..text import printable
 from .command import OpenSSHLogin, helper_command
 from .errors import unknown_host_key
+from .hops import Hops
 from .said import Said
 
 __all__ = ["Answers"]
@@ -207,6 +208,7 @@ class Answers:
         self._listener.close()
         if self._connection is not None:
             self._connection.close()
+        Hops.said(self.hop)
         for path in (self.path, self.askpass, self.hop):
             with suppress(OSError):
                 os.unlink(path)

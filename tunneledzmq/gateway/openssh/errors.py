@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..login import Login, LoginError
 from .said import Said
@@ -15,19 +15,24 @@ from .said import Said
 __all__ = ["changed_host_key", "login_error", "unknown_host_key"]
 
 
-def login_error(login: Login, said: Said, skipped: Iterable[str]) -> LoginError:
+def login_error(
+    login: Login, said: Said, hops: Sequence[Said], skipped: Iterable[str]
+) -> LoginError:
     """Make the error for a login that has failed, out of what ssh says about it.
 
     Args:
         login: how to log in.
         said: what it has said.
+        hops: what those have said that it started for its hops.
         skipped: why it has passed keys over, as far as that is known.
     """
-    return (
-        _host_key_error(login, said)
-        or _authentication_error(login, said, skipped)
-        or _connection_error(login, said)
-    )
+    for each in (*hops, said):
+        if error := _host_key_error(login, each):
+            return error
+    for each in (*hops, said):
+        if error := _authentication_error(login, each, skipped):
+            return error
+    return _connection_error(login, said, hops)
 
 
 def changed_host_key(said: Said) -> str:
@@ -126,7 +131,7 @@ def _unusable_keyfiles(paths: Iterable[str], said: Said) -> Iterable[str]:
 # What ssh says when it cannot connect, in the order in which it tells most.
 _NO_WAY = (
     (
-        r"(?:ssh: )?Could not resolve hostname (.*)",
+        r"(?:\w+: )?Could not resolve hostname (.*)",  # it has the name of its program before it
         errno.EHOSTUNREACH,
         "the name was not found: {}",
     ),
@@ -157,10 +162,17 @@ _NO_SPEAKING = (
 )
 
 
-def _connection_error(login: Login, said: Said) -> LoginError:
-    for patterns, find in ((_NO_WAY, said.find_own), (_NO_SPEAKING, said.find)):
+def _connection_error(login: Login, said: Said, hops: Sequence[Said]) -> LoginError:
+    refused = (hop.find(r"channel \d+: open failed: (.*)") for hop in hops)
+    if match := next(filter(None, refused), None):
+        return login.no_connection(errno.EHOSTUNREACH, f"its hop cannot connect to it: {match[1]}")
+    for patterns, find in ((_NO_WAY, Said.find_own), (_NO_SPEAKING, Said.find)):
         for pattern, code, text in patterns:
-            if match := find(pattern):
-                return login.no_connection(code, text.format(*match.groups()))
-    last = f", after the words {said.last!r}" if said.last else ""
-    return login.no_connection(errno.EPROTO, f"ssh has ended{last}")
+            for each in (*hops, said):
+                if match := find(each, pattern):
+                    whose = "" if each is said else "a hop: "
+                    return login.no_connection(code, whose + text.format(*match.groups()))
+    last = "; ".join(each.last for each in (*hops, said) if each.last)
+    return login.no_connection(
+        errno.EPROTO, f"ssh has ended, after the words {last!r}" if last else "ssh has ended"
+    )

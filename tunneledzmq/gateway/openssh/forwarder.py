@@ -23,6 +23,7 @@ from . import mux
 from .answers import Answers
 from .command import OpenSSHLogin, master_command
 from .errors import changed_host_key, login_error
+from .hops import Hops
 from .process import MasterProcess
 from .said import Said
 from .transport import OpenSSHTransport
@@ -247,7 +248,7 @@ class OpenSSHForwarder:
                 if process.life in ready:
                     _read_to_the_end(process, said)
                     self._tell(said)
-                    raise login_error(self.login, said, answers.skipped)
+                    raise login_error(self.login, said, Hops.said(answers.hop), answers.skipped)
                 if answers in ready:
                     # It has said before it asked what it is about.
                     process.read_stderr(said)

@@ -7,17 +7,31 @@ more than which config file to read. So the name is that of a program which adds
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ..login import LoginError
+from .said import Said
 
 __all__ = ["Hops"]
 
 # Starts a program under another name, which a shell cannot.
 _START = "import posix, sys; posix.execv(sys.argv[2], [sys.argv[1], *sys.argv[3:]])"
+
+# What it says goes to a file, where nothing else goes: servers' banners do not. No server can have
+# the file grow without end.
+_SCRIPT = """\
+#!/bin/sh
+ulimit -f 2048
+exec {command} -E {said}$$ "$@" 2>/dev/null
+"""
+
+# Bytes of what a hop said that are looked at.
+_MAX_SIZE = 1 << 16
 
 
 class Hops:
@@ -41,14 +55,13 @@ class Hops:
             LoginError: it is of no use.
             OSError: it cannot be written.
         """
-        # A server's banner could look like words of ssh about a key: these are errors.
-        flags = [*self._flags, "-oLogLevel=ERROR", "-oControlMaster=no"]
+        flags = [*self._flags, "-oLogLevel=INFO", "-oControlMaster=no"]
         # Whoever has logged in for the user may have done so with other options.
         flags += ["-oControlPath=none"] if self._flags else []
         command = shlex.join(self.command(path, flags))
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o700)
         with open(descriptor, "w") as script:
-            script.write(f'#!/bin/sh\nexec {command} "$@"\n')
+            script.write(_SCRIPT.format(command=command, said=shlex.quote(f"{path}-")))
         fault = self._fault(path)
         if fault and self._flags:
             raise LoginError(
@@ -58,6 +71,18 @@ class Hops:
                 " Name the hops with jump= instead",
             )
         return not fault
+
+    @staticmethod
+    def said(path: str) -> list[Said]:
+        """Return what the hops have said, each for itself, and forget it."""
+        found = []
+        for name in sorted(glob.glob(f"{glob.escape(path)}-*")):
+            with suppress(OSError), open(name, "rb") as file:
+                found.append(Said())
+                for line in file.read(_MAX_SIZE).split(b"\n"):
+                    found[-1].add(line)
+                os.unlink(name)
+        return found
 
     def command(self, path: str, arguments: Sequence[str]) -> list[str]:
         """Return the command line of an ssh that starts the program at `path` for its hops."""

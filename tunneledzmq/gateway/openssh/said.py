@@ -30,6 +30,7 @@ _SERVER_SPEAKS_FROM = (
     "debug1: Remote: ",
     "Received disconnect from ",
     "Unable to negotiate with ",
+    "channel ",
 )
 
 _KNOWN = re.compile(r"Host '.*' is known and matches the \S+ host key\.")
