@@ -63,10 +63,14 @@ UNUSUAL = {
     "openssh backend": {
         *ENDURANCE,
         "test_connect",
+        "test_config_hops",
         "test_draining",
         "test_errors",
+        "test_forgery",
         "test_lifetimes",
         "test_ordinary_life",
+        "test_names",
+        "test_passed_over",
     },
     "threads": {"test_connect", "test_lifetimes", "test_ordinary_life"},
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import getpass
 import logging
 import os
 import pwd
@@ -24,7 +23,7 @@ from tunneledzmq.gateway.config import resolve
 from tunneledzmq.gateway.config.syntax import split_arguments
 from tunneledzmq.gateway.login import Login, LoginError, Request
 
-USER = getpass.getuser()
+USER = pwd.getpwuid(os.getuid()).pw_name
 HOME = pwd.getpwuid(os.getuid()).pw_dir
 """OpenSSH's ``~``, whatever $HOME says."""
 
@@ -159,6 +158,18 @@ CASES: dict[str, tuple[str, str]] = {
     "HostName in upper case": ("HostName NAME.Example\n", "name"),
     "an address": ("HostName 127.1\n", "name"),
     "an IPv6 address": ("HostName 2001:DB8:0:0::1\n", "name"),
+    "a scope": ("Host x\n Port 9\nMatch host fe80::1%eth0\n User b\n", "fe80::1%eth0"),
+    "a scope that looks like a token": (
+        'Host fe80*\n Port 9\nMatch host fe80::1%h exec "test %h+%n = fe80::1%%h+fe80::1%%h"\n'
+        " User b\n"
+        "Match final host fe80::1%h\n HostKeyAlias c\n",
+        "fe80::1%h",
+    ),
+    "a scope in HostName": (
+        "Host name\n HostName fe80::1%%h\nMatch host fe80::1%h\n User b\nMatch final\n Port 9\n",
+        "name",
+    ),
+    "a scope behind a token": ("HostName %h%%x\nMatch host fe80::1%h%x\n User b\n", "fe80::1%h"),
     "a service": ("Port ssh\n", "name"),
     # Match
     "match all": ("Match all\n User b\n", "name"),

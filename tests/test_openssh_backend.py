@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,44 @@ def test_an_account_without_a_shell(
 ) -> None:
     monkeypatch.setenv("SHELL", "/usr/sbin/nologin")
     assert_works(ctx, options_for(openssh), echo)
+
+
+@pytest.mark.parametrize("obstacle", ["a script", "a directory that a shell takes apart"])
+def test_hops_that_cannot_be_told_the_options_are_not_gone_over(
+    ctx: TunneledContext,
+    config: Callable[..., SSHOptions],
+    second: OpenSSHServer,
+    echo: Peer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    obstacle: str,
+) -> None:
+    options = config(
+        "",
+        "Host behind",
+        "ProxyJump box",
+        f"HostName {second.host}",
+        f"Port {second.port}",
+        f"IdentityFile {second.keyfile}",
+        f"UserKnownHostsFile {second.known_hosts}",
+    )
+    behind = replace(options, server="behind")
+    if obstacle == "a script":
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} "$@"\n')
+        (tmp_path / "bin" / "ssh").chmod(0o700)
+        monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    else:
+        odd = Path(os.environ["XDG_RUNTIME_DIR"]) / "a b"
+        odd.mkdir(0o700, exist_ok=True)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(odd))
+    with ctx.socket(zmq.REQ) as sock:
+        with pytest.raises(GatewayError, match="jump=") as caught:
+            sock.connect(echo.address, ssh=replace(behind, known_hosts=second.known_hosts))
+        assert caught.value.errno == errno.ENOTSUP
+        # Without any, nothing is lost.
+        sock.connect(echo.address, ssh=behind)
+        round_trip(sock)
 
 
 # Hops

@@ -8,6 +8,7 @@ import re
 from typing import NamedTuple
 
 from .exceptions import AddressError
+from .names import is_valid_host
 
 __all__ = ["RemoteEndpoint", "check_local", "is_tcp", "parse_remote", "split_host_port"]
 
@@ -15,7 +16,8 @@ __all__ = ["RemoteEndpoint", "check_local", "is_tcp", "parse_remote", "split_hos
 MAX_IPC_PATH = 103
 
 _PORT = re.compile(r"0*[0-9]{1,5}\Z")
-_NAME = re.compile(r"[^\s\x00-\x1f\x7f\[\]/:;@*?#'\"`$\\&<>|(){}]+\Z")
+_NAME = re.compile(r"[^\[\]/:@*?#]+\Z")
+_SCOPE = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 
 class RemoteEndpoint(NamedTuple):
@@ -101,8 +103,11 @@ def split_host_port(text: str) -> tuple[str, int | None]:
         host, bracket, rest = text[1:].partition("]")
         if not bracket:
             raise ValueError("a bracket is not closed")
-        if not _is_ipv6(host):
+        address, percent, scope = host.partition("%")
+        if not _is_ipv6(address):
             raise ValueError("what stands in brackets is no IPv6 address")
+        if percent and not _SCOPE.match(scope):
+            raise ValueError("no valid scope behind the IPv6 address, such as %eth0")
         if rest and not rest.startswith(":"):
             raise ValueError("only :PORT may follow the bracket")
         colon, port = rest[:1], rest[1:]
@@ -110,7 +115,7 @@ def split_host_port(text: str) -> tuple[str, int | None]:
         host, colon, port = text.partition(":")
         if ":" in port:
             raise ValueError("more than one colon: an IPv6 address stands in brackets, [::1]")
-        if not _NAME.match(host) or host.startswith("-"):
+        if not _NAME.match(host) or not is_valid_host(host):
             raise ValueError("no valid host name" if host else "no host name")
     if not colon:
         return host, None

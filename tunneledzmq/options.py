@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import NamedTuple
 
 from .endpoints import split_host_port
+from .names import is_valid_user
 
 __all__ = [
     "DEFAULT_CONFIG_FILE",
@@ -18,8 +19,9 @@ __all__ = [
     "to_options",
 ]
 
-# What OpenSSH refuses in a user name (ssh.c, valid_ruser): it would be quoting in a ProxyCommand.
-_BAD_IN_USER = frozenset("'`\";&<>|(){}")
+_SCHEME = "ssh://"
+# A colon, and what stands for one in a URI.
+_COLONS = (":", "%3a", "%3A", "%253a", "%253A")
 
 DEFAULT_CONFIG_FILE = "~/.ssh/config"
 """The user's ssh_config(5) file."""
@@ -41,35 +43,38 @@ def parse_server(text: str) -> ServerAddress:
     """Parse ``[user@]host[:port]`` or ``ssh://[user@]host[:port]``.
 
     Raises:
-        ValueError: `text` is anything else. A text that may hold a password is not repeated.
+        ValueError: `text` is anything else. What may be a password in it is not repeated.
     """
     if not text:
         raise ValueError("ssh= is empty; to connect without a tunnel, pass ssh=None")
-    is_uri = text.startswith("ssh://")
-    rest = text[len("ssh://") :].removesuffix("/") if is_uri else text
+    is_uri = text[: len(_SCHEME)].lower() == _SCHEME
+    rest = text[len(_SCHEME) :].removesuffix("/") if is_uri else text
     user, at, host_port = rest.rpartition("@")
-    if is_uri and ":" in user:
-        raise ValueError("ssh://USER:PASSWORD@...: pass the password as SSHOptions(password=...)")
+    # A host may have a colon, but none that is written otherwise, except for a scope.
+    hidden = () if host_port.startswith("[") else _COLONS[1:]
+    if any(colon in user for colon in _COLONS) or any(colon in host_port for colon in hidden):
+        raise ValueError(
+            "a password does not belong in [user@]host[:port]: pass SSHOptions(password=...) "
+            f"(ssh={_shown(text)})"
+        )
     try:
         host, port = split_host_port(host_port)
     except ValueError as exc:
-        raise ValueError(f"not [user@]host[:port]: {exc} (ssh={text!r})") from None
+        raise ValueError(f"not [user@]host[:port]: {exc} (ssh={_shown(text)})") from None
     if is_uri:
         from urllib.parse import unquote  # 5 ms, for those who write a URI
 
         user = unquote(user)
-    if at and not _valid_user(user):
-        raise ValueError(f"no valid user name before the @ (ssh={text!r})")
+    if at and not (user and is_valid_user(user)):
+        raise ValueError(f"no valid user name before the @ (ssh={_shown(text)})")
     return ServerAddress(user if at else None, host, port)
 
 
-def _valid_user(user: str) -> bool:
-    return (
-        bool(user)
-        and not user.startswith("-")
-        and not user.endswith("\\")
-        and not any(c in _BAD_IN_USER or c.isspace() or not c.isprintable() for c in user)
-    )
+def _shown(text: str) -> str:
+    """Show `text` up to what may be the colon before a password."""
+    start = len(_SCHEME) if text[: len(_SCHEME)].lower() == _SCHEME else 0
+    ends = [end for colon in _COLONS if (end := text.find(colon, start)) >= 0]
+    return repr(f"{text[: min(ends)]}:..." if ends else text)
 
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -95,8 +100,9 @@ class SSHOptions:
     _: KW_ONLY
 
     keyfile: Paths | None = None
-    """Private key file, or several (`str`, path, or a sequence of them), which must be usable.
-    Default: the agent's keys, then ``id_ed25519``, ``id_ecdsa`` and ``id_rsa`` of ``~/.ssh``."""
+    """Private key file, or several (`str`, path, or a sequence of them), which must be usable; one
+    that is locked is passed over where nobody opens it. Default: the agent's keys, then
+    ``id_ed25519``, ``id_ecdsa`` and ``id_rsa`` of ``~/.ssh``."""
 
     passphrase: str | None = field(default=None, repr=False)
     """Passphrase of encrypted private keys. Default: `prompt` is asked."""

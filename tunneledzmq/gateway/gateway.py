@@ -7,6 +7,7 @@ import gc
 import getpass
 import logging
 import os
+import pwd
 import socket
 import time
 from collections import deque
@@ -464,10 +465,14 @@ def _names(directory: str) -> list[str]:
 
 
 def _local_user() -> str:
+    """Tell whose program it is, as ssh does: by the system, and not by a variable."""
+    with suppress(KeyError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    # A number without a name, as in a container.
     try:
         return getpass.getuser()
     except (KeyError, OSError) as exc:
-        text = f"who is the user? Neither $USER nor the system says: {exc}"
+        text = f"who is the user? Neither the system nor $USER says: {exc}"
         raise LoginError("TunnelError", errno.ENOENT, text) from exc
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
+import shlex
 import socket
 import time
 from contextlib import suppress
@@ -235,7 +237,7 @@ def _check_host_key(
 def _changed(login: Login, print_: str) -> str:
     keys = _load_known(login).find(*login.known_as)
     where = ", ".join(f"{known.file}:{known.line}" for known in keys)
-    name = _quoted(known_hosts.lookup_name(*login.known_as))
+    name = shlex.quote(known_hosts.lookup_name(*login.known_as))
     return (
         f"the host key has changed: the server has {print_}, known_hosts has another one "
         f"({where or 'accepted before'}). Somebody may be listening in between. If the server "
@@ -251,16 +253,18 @@ def _unknown(login: Login, key: paramiko.PKey, print_: str) -> str:
             f"the host key {print_} is not known, since there is no file to know it from: "
             "name one with UserKnownHostsFile or known_hosts="
         )
-    scan = f"ssh-keyscan -p {login.port} -t {_scan_type(key)} {login.host}"
+    scan = f"ssh-keyscan -p {login.port} -t {_scan_type(key)} {shlex.quote(login.host)}"
     if alias is not None:
         # What it prints begins with the name of the host, or with # for a comment.
-        scan += f" | sed 's/^[^# ]*/{alias}/'"
+        plain = re.sub(r"([/&\\])", r"\\\1", alias)
+        scan += f" | sed {shlex.quote(f's/^[^# ][^ ]*/{plain}/')}"
     proxied = login.behind_hop or login.proxy_command is not None
     where = ", run where the server can be reached" if proxied else ""
     return (
         f"the host key {print_} is not in {', '.join(files)}"
         f"{f' under its HostKeyAlias {alias}' if alias else ''}. If that is the server's "
-        f"fingerprint: {scan} >> {files[0]}{where} (or strict_host_key_checking='accept-new')"
+        f"fingerprint: {scan} >> {shlex.quote(files[0])}{where} "
+        "(or strict_host_key_checking='accept-new')"
     )
 
 
@@ -283,7 +287,3 @@ def _remember(login: Login, key: paramiko.PKey, print_: str) -> Verdict:
 def _scan_type(key: paramiko.PKey) -> str:
     name = key.get_name()
     return "ecdsa" if "ecdsa" in name else "ed25519" if "ed25519" in name else "rsa"
-
-
-def _quoted(text: str) -> str:
-    return f"'{text}'" if "[" in text else text

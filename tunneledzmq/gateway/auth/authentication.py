@@ -87,6 +87,8 @@ class _Attempt:
         self._trusted = trusted
         self._passwords = Passwords(login, questions)
         self._tried: list[str] = []
+        # Whether there are keys that could not be tried.
+        self._locked = False
         self._problems = identities.problems
         self._allowed: tuple[str, ...] = ()
         self._questions_asked = self._methods_passed = 0
@@ -135,8 +137,9 @@ class _Attempt:
             try:
                 yield from self._offer(identity)
             except KeyFileError as exc:
-                if identity.named:
-                    raise self._login.no_entry(exc.errno, str(exc)) from exc
+                # Nobody opens it: as with ssh, the next one may do.
+                self._tried.remove(identity.name)
+                self._locked = True
                 self._leave_out(str(exc))
             except AgentTimeout as exc:
                 raise self._silent_agent(identity, exc) from exc
@@ -237,7 +240,9 @@ class _Attempt:
         user = repr(self._login.user)
         wants = f"; it accepts {printable(', '.join(self._allowed))}" if any(self._allowed) else ""
         typed = {"password", "keyboard-interactive"}
-        if not self._tried:
+        if not self._tried and self._locked:
+            text = f"no key that opens, and no password, to log in as {user}{wants}"
+        elif not self._tried:
             text = (
                 f"no key and no password to log in as {user}: pass keyfile= or password=, or "
                 f"start an ssh-agent with a key{wants}"

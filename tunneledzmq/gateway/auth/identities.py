@@ -36,9 +36,6 @@ class Identity:
     held: PublicKey | None = None
     """The key as the agent knows it."""
 
-    named: bool = False
-    """Whether the program named it."""
-
     one_of_several: bool = False
     """Whether it is one of several keys of the agent."""
 
@@ -88,7 +85,7 @@ class _Search:
         held = [file for file in usual if self._in_agent(file.public)]
         offers = self._of_certificate_files([*named, *usual])
         for file in [*named, *held]:
-            offers += self._of_file(file, named=file in named)
+            offers += self._of_file(file)
         if not self._login.identities_only:
             offers += self._of_agent(but=[file.public for file in [*named, *held]])
         for file in usual:
@@ -165,7 +162,7 @@ class _Search:
                 files.append(file)
         return files
 
-    def _of_file(self, file: KeyFile, *, named: bool = False) -> list[Identity]:
+    def _of_file(self, file: KeyFile) -> list[Identity]:
         """Return a key, and its certificates before it."""
         offers = []
         try:
@@ -185,15 +182,14 @@ class _Search:
             ):
                 offers.append((_agent_name(key, comment), key))
         return [
-            self._identity(name, key, file, named)
-            for name, key in [*offers, (file.path, file.public)]
+            self._identity(name, key, file) for name, key in [*offers, (file.path, file.public)]
         ]
 
-    def _identity(self, name: str, offer: PublicKey | None, file: KeyFile, named: bool) -> Identity:
+    def _identity(self, name: str, offer: PublicKey | None, file: KeyFile) -> Identity:
         held = self._in_agent(file.public)
         if held is not None and self._agent is not None:
-            return Identity(name, offer, self._agent, held, named)
-        return Identity(name, offer, file, None, named)
+            return Identity(name, offer, self._agent, held)
+        return Identity(name, offer, file)
 
     # Certificates
 

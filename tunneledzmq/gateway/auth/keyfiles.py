@@ -7,6 +7,7 @@ import binascii
 import errno
 import io
 import os
+import shlex
 import stat
 from typing import Any
 
@@ -133,7 +134,7 @@ class KeyFile:
             raise KeyFileError(
                 errno.EACCES,
                 f"the key file {self.path} can be read by others, so it is not used: "
-                f"chmod 600 {self.path}",
+                f"chmod 600 {shlex.quote(self.path)}",
             )
         self._text = text
         if "BEGIN OPENSSH PRIVATE KEY" in text:
@@ -150,7 +151,7 @@ class KeyFile:
 
     def _unknown_format(self, text: str) -> KeyFileError:
         advice = (
-            f"it is PuTTY's: puttygen {self.path} -O private-openssh -o NEW"
+            f"it is PuTTY's: puttygen {shlex.quote(self.path)} -O private-openssh -o NEW"
             if text.startswith("PuTTY-User-Key-File")
             else "it is neither a private nor a public key"
         )

@@ -13,7 +13,7 @@ from ..text import DISPLAY_LIMIT, printable
 from .keyfiles import KeyFile, KeyFileError
 from .userauth import InfoRequest
 
-__all__ = ["Passwords"]
+__all__ = ["Passwords", "asks_password"]
 
 logger = logging.getLogger("tunneledzmq")
 
@@ -86,7 +86,7 @@ class Passwords:
                 logger.warning("%s says: %s", self._login.server, self._said.strip())
                 self._said = ""
             return []
-        wants_password = len(request.prompts) == 1 and _asks_password(*request.prompts[0])
+        wants_password = len(request.prompts) == 1 and asks_password(*request.prompts[0])
         if wants_password and self._known is not None:
             if "keyboard-interactive" not in self._sent:
                 self._sent.add("keyboard-interactive")
@@ -100,7 +100,7 @@ class Passwords:
             answer = self._ask(f"{said}({self._who}) {_display(text)}", "an answer", echo=echo)
             if answer is None:
                 return None
-            if _asks_password(text, echo):
+            if asks_password(text, echo):
                 self._typed = answer
             responses.append(answer)
         return responses
@@ -161,5 +161,6 @@ def _display(text: str) -> str:
     return printable(text, DISPLAY_LIMIT, lines=True)
 
 
-def _asks_password(text: str, echo: bool) -> bool:
+def asks_password(text: str, echo: bool) -> bool:
+    """Tell whether a question of a server's is answered with the user's password."""
     return not echo and bool(_PASSWORD.search(text)) and not _NO_PASSWORD.search(text)

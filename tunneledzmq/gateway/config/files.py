@@ -12,6 +12,7 @@ import grp
 import logging
 import os
 import pwd
+import shlex
 import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -145,11 +146,13 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
 
         asked = self._tokens
         host = self._final_host
-        if host is None:
+        if host is None and "hostname" in found:
+            statement = self._statements[int(found["hostname"])]
             try:
-                host = asked.expand(value("hostname", asked.host_argument), HOST_NAME_TOKENS)
+                host = asked.expand(statement.value, HOST_NAME_TOKENS)
             except ValueError as exc:
-                raise self._error(self._statements[int(found["hostname"])].where, str(exc)) from exc
+                raise self._error(statement.where, str(exc)) from exc
+        host = asked.host_argument if host is None else host
         return Situation(
             tokens=Tokens(
                 host_argument=asked.host_argument,
@@ -193,7 +196,7 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
                 raise self._error(
                     path,
                     "bad owner or permissions: it must be yours or root's, and writable by nobody "
-                    f"else (chmod go-w {path})",
+                    f"else (chmod go-w {shlex.quote(path)})",
                     errno.EACCES,
                 )
             content = file.read(_MAX_SIZE) or b""

@@ -141,7 +141,7 @@ def _holds(criterion: Criterion, situation: Situation) -> bool:
     if kind == "localnetwork":
         return _in_networks(argument)
     if kind == "exec":
-        return situation.run(tokens.expand(argument))
+        return situation.run(tokens.expand_command(argument))
     if kind == "sessiontype":
         return match_list("none", argument)
     if kind == "version":

@@ -120,7 +120,7 @@ class Settings:
     def _proxy_command(self, text: str) -> str:
         if text == "-":
             raise ValueError("ProxyCommand - speaks over standard input, which is the program's")
-        return self.tokens.expand(text, PROXY_TOKENS)
+        return self.tokens.expand_command(text, PROXY_TOKENS)
 
     def _expand(self, line: Statement, expand: Callable[[str], T], text: str) -> T:
         try:

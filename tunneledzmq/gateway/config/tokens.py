@@ -8,12 +8,18 @@ import re
 import socket
 from dataclasses import dataclass
 
+from ...names import is_valid_host, is_valid_user
+
 __all__ = ["HOST_NAME_TOKENS", "PROXY_TOKENS", "Tokens"]
 
 # TOKENS in ssh_config(5).
 HOST_NAME_TOKENS = "h"
 PROXY_TOKENS = "hknpr"
 _ALL_TOKENS = "CLdhijklnpru"
+
+# Those that stand for a name, wherever it came from.
+_HOST_TOKENS = frozenset("hkn")
+_USER_TOKENS = frozenset("ru")
 
 _TOKEN = re.compile(r"%(.?)", re.DOTALL)
 _TOKEN_OR_VARIABLE = re.compile(r"%(.?)|\$\{([^}]*)(\}?)", re.DOTALL)
@@ -43,6 +49,18 @@ class Tokens:
         """
         return _TOKEN.sub(lambda match: self._token(match[1], tokens), text)
 
+    def expand_command(self, text: str, tokens: str = _ALL_TOKENS) -> str:
+        """Replace ``%`` tokens in what a shell is to read, unquoted.
+
+        Args:
+            tokens: those that are allowed, besides ``%%``.
+
+        Raises:
+            ValueError: there is another one, or one stands for what a shell would take for more
+                than a name.
+        """
+        return _TOKEN.sub(lambda match: self._checked_token(match[1], tokens), text)
+
     def expand_path(self, text: str) -> str:
         """Replace ``~``, ``%`` tokens, and ``${NAME}`` by variables of the environment.
 
@@ -65,6 +83,14 @@ class Tokens:
         if path == text:
             raise ValueError(f"no such user: {text.partition('/')[0]}")
         return path
+
+    def _checked_token(self, letter: str, tokens: str) -> str:
+        name = self._token(letter, tokens)
+        if letter in _HOST_TOKENS and not is_valid_host(name):
+            raise ValueError(f"%{letter}: the host name {name!r} contains invalid characters")
+        if letter in _USER_TOKENS and not is_valid_user(name):
+            raise ValueError(f"%{letter}: the user name {name!r} contains invalid characters")
+        return name
 
     def _token_or_variable(self, match: re.Match[str]) -> str:
         if match[1] is not None:

@@ -111,7 +111,7 @@ def split_hops(text: str) -> list[str]:
         try:
             parse_server(hop)
         except ValueError as exc:
-            raise ValueError(f"invalid ProxyJump {text!r}: {exc}") from None
+            raise ValueError(f"invalid ProxyJump: {exc}") from None
     return hops
 
 

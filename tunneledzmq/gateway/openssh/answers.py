@@ -10,15 +10,31 @@ import shlex
 import socket
 from contextlib import suppress
 
+from ..auth.passwords import asks_password
+from ..login import LoginError
 from ..questions import Questions
+from ..text import printable
 from .command import OpenSSHLogin, helper_command
+from .errors import unknown_host_key
+from .hops import Hops
+from .said import Said
 
 __all__ = ["Answers"]
 
 logger = logging.getLogger("tunneledzmq")
 
-_PASSPHRASE = re.compile(r"Enter passphrase for (?:key )?'?(.*?)'?: *$")
-_PASSWORD = re.compile(r"password.*: *$", re.IGNORECASE)
+# ssh's own words, in full: what only looks like them is a question of the server's.
+_PASSPHRASE = re.compile(r"Enter passphrase for key '(.*)': ", re.DOTALL)
+_PASSWORD = re.compile(r"(?!Enter |Retype ).*'s password: ", re.DOTALL)
+_ABOUT_HOST_KEY = ("The authenticity of host ", "Are you sure you want to continue connecting")
+_UNKNOWN_KEY = re.compile(
+    r"The authenticity of host '(\S+)[^']*' can't be established\.\n"
+    r"([\w-]+) key fingerprint is (\S+?)\.\n.*",
+    re.DOTALL,
+)
+
+# Characters of a question that a message repeats.
+_MAX_SHOWN = 400
 
 # How much of a key's path ssh repeats in its prompt.
 _SHOWN = 100
@@ -33,9 +49,13 @@ class Answers:
 
     What they ask for never stands in a command line or an environment.
 
+    The secrets are the server's: an ssh that is on the way there, over its hops, gets from here
+    only what the user types in.
+
     Args:
         login: the secrets that are known; each is given once, since a second question means that
             it was wrong.
+        said: what the ssh that logs in to the server has said up to now.
         questions: where the program's user is asked for all others.
         directory: a private one.
         connection: the connection to the server, unless ssh makes it itself.
@@ -47,13 +67,18 @@ class Answers:
     def __init__(
         self,
         login: OpenSSHLogin,
+        said: Said,
         questions: Questions,
         directory: str,
         connection: socket.socket | None,
     ) -> None:
         self.path = os.path.join(directory, "ask")
         self.askpass = os.path.join(directory, "askpass")
+        self.hop = os.path.join(directory, "hop")
+        self.skipped: list[str] = []
+        """Why keys that the program named are passed over, for an error that may come."""
         self._login = login
+        self._said = said
         self._questions = questions
         self._connection = connection
         self._given: set[str] = set()
@@ -96,12 +121,13 @@ class Answers:
                 question += data
                 if len(question) > _MAX_QUESTION:
                     return
-            what, kind, text = question.decode(errors="replace").split("\0", 2)
-            if what == "connection":
+            if question == b"connection":
                 self._hand_over(helper)
-            elif kind == "none":
-                logger.warning("%s: %s", self._login.server, text)
-            elif (answer := self._find(text)) is not None:
+                return
+            _, who, kind, text = question.decode(errors="replace").split("\0", 3)
+            if kind == "none":
+                logger.warning("%s: %s", self._login.server, printable(text))
+            elif (answer := self._find(text, of_hop=who != "master")) is not None:
                 helper.sendall(b"=" + answer.encode())
 
     def _hand_over(self, helper: socket.socket) -> None:
@@ -111,38 +137,55 @@ class Answers:
             self._connection.close()
             self._connection = None
 
-    def _find(self, text: str) -> str | None:
-        if match := _PASSPHRASE.search(text):
-            return self._passphrase(match[1], text)
+    def _find(self, text: str, *, of_hop: bool) -> str | None:
+        if text.startswith(_ABOUT_HOST_KEY):
+            raise self._unknown_host_key(text)
+        own = _PASSPHRASE.fullmatch(text) if of_hop or self._said.asks_for_passphrase else None
+        if own and not of_hop:
+            return self._passphrase(own[1], text)
         answer = None
-        if self._is_password(text):
+        if not of_hop and self._wants_password(text):
             answer = self._known("password", self._login.password)
         answer = self._ask(text) if answer is None else answer
-        if answer is None:
-            wrong = "password" in self._given
-            raise self._login.no_entry(
+        if answer is None and not own:
+            raise self._unanswered(text, of_hop)
+        return answer  # without a passphrase, ssh passes a key over
+
+    def _unknown_host_key(self, text: str) -> LoginError:
+        # "ask" is treated as "yes", by whichever ssh, and however often it would ask.
+        if match := _UNKNOWN_KEY.fullmatch(text):
+            return unknown_host_key(self._login, match[1], match[2], f"{match[2]} {match[3]}")
+        asked = printable(text).strip()[:_MAX_SHOWN]
+        return self._login.no_trust(errno.EACCES, f"the host key is not accepted: {asked}")
+
+    def _unanswered(self, text: str, of_hop: bool) -> LoginError:
+        if "password" in self._given and not of_hop:
+            return self._login.no_entry(
                 errno.EACCES,
                 f"the server did not let {self._login.user!r} in with the password, and there is "
-                "nobody to ask for another one"
-                if wrong
-                else f"there is nobody to ask for {text.strip().rstrip(':')!r}: pass password= or "
-                "prompt=, or a key that opens without",
+                "nobody to ask for another one",
             )
-        return answer
+        advice = (
+            "it is a hop's, which the password is not for: pass prompt=, or SSHOptions with a "
+            "password of its own as jump="
+            if of_hop
+            else "pass password= or prompt=, or a key that opens without"
+        )
+        asked = printable(text).strip().rstrip(":")[:_MAX_SHOWN]
+        return self._login.no_entry(errno.EACCES, f"there is nobody to ask for {asked!r}: {advice}")
 
     def _passphrase(self, path: str, text: str) -> str | None:
         named = next((k for k in self._login.keyfiles or () if k[:_SHOWN] == path[:_SHOWN]), None)
         tried = f"passphrase of {path}" in self._given and self._login.passphrase is not None
         answer = self._known(f"passphrase of {path}", self._login.passphrase)
         answer = self._ask(text) if answer is None else answer
-        if answer is None and named is not None:
-            raise self._login.no_entry(
-                errno.EACCES,
-                f"the passphrase for the key file {named} is wrong"
-                if tried
-                else f"the key file {named} is encrypted: pass passphrase=",
-            )
-        return answer  # without one, ssh passes a key over that was not named
+        if not answer and named is not None:
+            if tried and answer is None:
+                raise self._login.no_entry(
+                    errno.EACCES, f"the passphrase for the key file {named} is wrong"
+                )
+            self.skipped.append(f"the key file {named} is encrypted: pass passphrase= or prompt=")
+        return answer
 
     def _known(self, name: str, secret: str | None) -> str | None:
         if name in self._given:
@@ -150,15 +193,12 @@ class Answers:
         self._given.add(name)
         return secret
 
-    def _is_password(self, text: str) -> bool:
-        if not _PASSWORD.search(text):
-            return False
-        if not self._login.connects_itself:
-            return True
-        # It may be a hop that asks, which the password is not for.
+    def _wants_password(self, text: str) -> bool:
+        if self._said.methods[-1:] == ["password"]:
+            return bool(_PASSWORD.fullmatch(text))
         host = self._login.host_key_alias or self._login.host
-        user = self._login.user
-        return text.startswith((f"{user[:30]}@{host[:128]}'s ", f"({user}@{host}) "))
+        question = text.removeprefix(f"({self._login.user}@{host}) ")
+        return asks_password(question, echo=False)
 
     def _ask(self, text: str) -> str | None:
         return None if self._login.batch_mode else self._questions.prompt(text, echo=False)
@@ -168,7 +208,8 @@ class Answers:
         self._listener.close()
         if self._connection is not None:
             self._connection.close()
-        for path in (self.path, self.askpass):
+        Hops.said(self.hop)
+        for path in (self.path, self.askpass, self.hop):
             with suppress(OSError):
                 os.unlink(path)
 

@@ -19,13 +19,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..config import server_name
 from ..login import Login, LoginError, Request
 from . import helper
+from .hops import Hops
 
 __all__ = ["OpenSSHLogin", "helper_command", "master_command", "resolve"]
 
@@ -70,6 +71,9 @@ class OpenSSHLogin(Login):
     connects_itself: bool = False
     """The config file has a ProxyJump or a ProxyCommand: that is ssh's."""
 
+    hops: Hops | None = None
+    """Those of the config file's ProxyJump."""
+
     patience: float = 0.0
     """Seconds after which ssh gives a server up that does not answer."""
 
@@ -94,7 +98,8 @@ def resolve(request: Request) -> OpenSSHLogin:
             f"{request.host}: there is no ssh program on PATH for backend='openssh': install it "
             "(the package is often named openssh-client), or use backend='sshtunnel'",
         )
-    command = [ssh, *_config_file(request), *_flags(dict(_given(request)))]
+    given = _flags(_given(request))
+    command = [ssh, *_config_file(request), *given]
     destination = ["-T", *_who(request), "--", request.host]
     # What it says with no config file at all is its own default.
     found, default = _ask(
@@ -112,12 +117,14 @@ def resolve(request: Request) -> OpenSSHLogin:
     }
     if "ServerAliveInterval" in own:
         found["serveraliveinterval"] = [own["ServerAliveInterval"]]
-    flags = _flags(own) + [f"-oIdentityFile={_quoted(path)}" for path in identity_files]
+    flags = _flags(own.items()) + [f"-oIdentityFile={_quoted(path)}" for path in identity_files]
     timeout = _number(found, "connecttimeout") or _CONNECT_TIMEOUT
     user, host, port = found["user"][0], found["hostname"][0], int(found["port"][0])
     strict = request.strict_host_key_checking or found["stricthostkeychecking"][0]
+    server = server_name(user, host, port)
+    jumps = request.jump == "config" and found.get("proxyjump", ["none"]) != ["none"]
     return OpenSSHLogin(
-        server=server_name(user, host, port),
+        server=server,
         host=host,
         port=port,
         user=user,
@@ -142,17 +149,23 @@ def resolve(request: Request) -> OpenSSHLogin:
             found.get(name, ["none"]) != ["none"]
             for name in ("proxyjump", "proxycommand", "bindinterface")
         ),
+        hops=Hops(server, ssh, given) if jumps else None,
         control_path=_users_master(request, found),
     )
 
 
-def master_command(login: OpenSSHLogin, control_path: str, gateway: str) -> list[str]:
+def master_command(login: OpenSSHLogin, control_path: str, gateway: str, hop: str) -> list[str]:
     """Return the command line of a master.
 
     Args:
         login: where and how to log in.
         control_path: where it is to listen.
         gateway: path of the Unix socket where the gateway listens.
+        hop: where the program may stand that it is to start for its hops.
+
+    Raises:
+        LoginError: its hops cannot be told our options.
+        OSError: what it needs cannot be written.
     """
     ssh, *arguments = login.command
     flags = [f"-oControlPath={_quoted(control_path)}"]
@@ -160,6 +173,8 @@ def master_command(login: OpenSSHLogin, control_path: str, gateway: str) -> list
         # The gateway has made the connection. First of all, since a ProxyJump excludes it.
         proxy = shlex.join(helper_command(gateway, "connection")).replace("%", "%%")
         flags += ["-oProxyUseFdpass=yes", f"-oProxyCommand={proxy}"]
+    if login.hops is not None and login.hops.write(hop):
+        return login.hops.command(hop, [*flags, *arguments])
     return [ssh, *flags, *arguments]
 
 
@@ -217,8 +232,8 @@ def _given(request: Request) -> Iterator[tuple[str, str]]:
         yield "IdentityFile", _quoted(path)
 
 
-def _flags(options: dict[str, str]) -> list[str]:
-    return [f"-o{name}={value}" for name, value in options.items()]
+def _flags(options: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"-o{name}={value}" for name, value in options]
 
 
 def _quoted(path: str) -> str:

@@ -24,8 +24,10 @@ from ..servers import StreamServer, TCPServer
 from . import mux
 from .answers import Answers
 from .command import OpenSSHLogin, master_command
+from .errors import changed_host_key, login_error
+from .hops import Hops
 from .process import MasterProcess
-from .said import Said, changed_host_key, login_error
+from .said import Said
 from .transport import OpenSSHTransport
 
 __all__ = ["OpenSSHForwarder"]
@@ -130,7 +132,7 @@ class OpenSSHForwarder:
         directory = os.path.join(self._directory, f"s{next(self._numbers)}")
         os.mkdir(directory, 0o700)
         attempt.on_abort(partial(shutil.rmtree, directory, ignore_errors=True))
-        answers = Answers(self.login, attempt.questions, directory, sock)
+        answers = Answers(self.login, said, attempt.questions, directory, sock)
         try:
             return self._log_in(attempt, answers, said, directory)
         finally:
@@ -161,7 +163,7 @@ class OpenSSHForwarder:
         self, attempt: Attempt, answers: Answers, said: Said, directory: str
     ) -> OpenSSHTransport:
         control_path = os.path.join(directory, "ssh")
-        command = master_command(self.login, control_path, answers.path)
+        command = master_command(self.login, control_path, answers.path, answers.hop)
         process = MasterProcess(command, _environment(answers.askpass))
         try:
             attempt.on_abort(process.kill)
@@ -176,8 +178,8 @@ class OpenSSHForwarder:
                 self.login.server,
                 changed,
             )
-        if added := said.find("Permanently added .*"):
-            logger.info("%s: %s", self.login.server, added[0])
+        if added := said.find_own(r"Warning: (Permanently added .*)"):
+            logger.info("%s: %s", self.login.server, added[1])
         return transport
 
     def _wait_for_login(
@@ -202,8 +204,10 @@ class OpenSSHForwarder:
                 if process.life in ready:
                     _read_to_the_end(process, said)
                     _tell(attempt, said)
-                    raise login_error(self.login, said)
+                    raise login_error(self.login, said, Hops.said(answers.hop), answers.skipped)
                 if answers in ready:
+                    # It has said before it asked what it is about.
+                    process.read_stderr(said)
                     answers.answer()
                 if said.authenticated and os.path.exists(control_path):
                     return

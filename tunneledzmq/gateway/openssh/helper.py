@@ -15,6 +15,10 @@ import sys
 # What `socket` is made of: ssh waits for this program, and `socket` takes longer than all else.
 from _socket import AF_UNIX, SHUT_WR, SOCK_STREAM, SOL_SOCKET, socket
 
+# Environment variable with the number of the ssh that logs in to the server. All others that ask
+# are on the way there: they log in to its hops.
+MASTER = "TUNNELEDZMQ_SSH"
+
 # A descriptor, as it travels: SCM_RIGHTS with one C int.
 SCM_RIGHTS = 1
 ROOM = 64
@@ -24,18 +28,18 @@ def main(path: str, what: str, text: str = "") -> int:
     """Ask the gateway that listens on the Unix socket at `path`."""
     gateway = socket(AF_UNIX, SOCK_STREAM)
     gateway.connect(path)
-    gateway.sendall("\0".join((what, hint(what), text)).encode(errors="replace"))
+    question = (what, *about_prompt(), text) if what == "prompt" else (what,)
+    gateway.sendall("\0".join(question).encode(errors="replace"))
     gateway.shutdown(SHUT_WR)
     return hand_over(gateway) if what == "connection" else tell(gateway)
 
 
-def hint(what: str) -> str:
-    """Return what ssh says about the kind of its prompt."""
-    if what != "prompt":
-        return ""
+def about_prompt() -> tuple[str, str]:
+    """Return who prompts, ``master`` or ``hop``, and what ssh says about the kind of its prompt."""
     import os
 
-    return os.environ.get("SSH_ASKPASS_PROMPT", "")
+    who = "master" if os.environ.get(MASTER) == str(os.getppid()) else "hop"
+    return who, os.environ.get("SSH_ASKPASS_PROMPT", "")
 
 
 def tell(gateway: socket) -> int:

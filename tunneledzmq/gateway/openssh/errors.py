@@ -1,0 +1,178 @@
+"""The errors of logins by ssh, out of what it says about them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shlex
+import stat
+from collections.abc import Iterable, Sequence
+
+from ..login import Login, LoginError
+from .said import Said
+
+__all__ = ["changed_host_key", "login_error", "unknown_host_key"]
+
+
+def login_error(
+    login: Login, said: Said, hops: Sequence[Said], skipped: Iterable[str]
+) -> LoginError:
+    """Make the error for a login that has failed, out of what ssh says about it.
+
+    Args:
+        login: how to log in.
+        said: what it has said.
+        hops: what those have said that it started for its hops.
+        skipped: why it has passed keys over, as far as that is known.
+    """
+    for each in (*hops, said):
+        if error := _host_key_error(login, each):
+            return error
+    for each in (*hops, said):
+        if error := _authentication_error(login, each, skipped):
+            return error
+    return _connection_error(login, said, hops)
+
+
+def changed_host_key(said: Said) -> str:
+    """Say that the host key has changed; nothing if it has not."""
+    if not said.find_own("@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@"):
+        return ""
+    where = said.find_own(r"Offending .* key in (.*)")
+    remove = said.find_own(r'ssh-keygen -f "(.*)" -R "(.*)"')
+    command = ["ssh-keygen", *(["-f", remove[1], "-R", remove[2]] if remove else ["-R"])]
+    return (
+        f"the host key has changed: the server has {_host_key(said)}, known_hosts has another one "
+        f"({where[1] if where else 'unknown'}). Somebody may be listening in between. If the "
+        f"server really has a new key: {shlex.join(command)}"
+    )
+
+
+def unknown_host_key(login: Login, name: str, kind: str, key: str = "") -> LoginError:
+    """Make the error for a host key that is not known.
+
+    Args:
+        login: how to log in to the server.
+        name: whose key it is, as known_hosts has it: the server's, or one of a hop that ssh goes
+            over by itself.
+        kind: the type of the key, as ssh-keyscan has it.
+        key: the key, as type and fingerprint.
+    """
+    match = re.fullmatch(r"\[(.+)\]:(\d+)", name)
+    host, port = (match[1], match[2]) if match else (name, "22")
+    of_hop = (host, port) != (login.host, str(login.port)) and not login.host_key_alias
+    if not of_hop:
+        host, port = login.host, str(login.port)
+    file = (login.user_known_hosts or ["~/.ssh/known_hosts"])[0]
+    whose = f"{key} of the hop {name}".strip() if of_hop else key
+    return login.no_trust(
+        errno.EACCES,
+        f"the host key {whose} is not in {', '.join(login.user_known_hosts)}. If that is the "
+        f"server's fingerprint: ssh-keyscan -p {port} -t {kind.lower()} {shlex.quote(host)} >> "
+        f"{shlex.quote(file)} (or strict_host_key_checking='accept-new')",
+        "UnknownHostKeyError",
+    )
+
+
+def _host_key(said: Said) -> str:
+    return said.host_key or "another one"
+
+
+def _host_key_error(login: Login, said: Said) -> LoginError | None:
+    if not said.find_own(r"Host key verification failed\."):
+        return None
+    if said.find_own(
+        r"@ +WARNING: REVOKED HOST KEY DETECTED! +@|The \S+ host key for .* is marked as revoked\."
+    ):
+        text = f"the host key {_host_key(said)} is marked as revoked in known_hosts"
+        return login.no_trust(errno.EACCES, text)
+    if changed := changed_host_key(said):
+        return login.no_trust(errno.EACCES, changed, "HostKeyChangedError")
+    unknown = said.find_own(r"No ([\w-]+) host key is known for (\S+) and .*")
+    if unknown is None:
+        return login.no_trust(errno.EACCES, f"the host key is not accepted: {said.last_own}")
+    return unknown_host_key(login, unknown[2], unknown[1], _host_key(said))
+
+
+def _authentication_error(login: Login, said: Said, skipped: Iterable[str]) -> LoginError | None:
+    unusable = [*skipped, *_unusable_keyfiles(login.keyfiles or (), said)]
+    advice = "".join(f"; {text}" for text in dict.fromkeys(unusable))
+    if broken := said.find(r"Received disconnect from .*: ?(Too many authentication failures).*"):
+        return login.no_entry(
+            errno.EACCES,
+            f"the server broke the login off: {broken[1]}; with many keys in the agent, name the "
+            f"right one with keyfile= and set agent=False{advice}",
+        )
+    if denied := said.find(r"(.+): Permission denied \(([!-~]*)\)\."):
+        who = login.user if denied[1] == f"{login.user}@{login.host}" else denied[1]
+        tried = ", ".join(login.keyfiles or ["the default keys"])
+        return login.no_entry(
+            errno.EACCES,
+            f"the server did not let {who!r} in with {tried}; it accepts {denied[2]}. Is the "
+            f"public key in its authorized_keys, and the user name right?{advice}",
+        )
+    return None
+
+
+def _unusable_keyfiles(paths: Iterable[str], said: Said) -> Iterable[str]:
+    """Say why ssh has passed key files over, of which we know that it has."""
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue  # of a key in the agent
+        if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077:
+            yield f"the key file {path} can be read by others: chmod 600 {shlex.quote(path)}"
+        elif unusable := said.find(rf'Load key "{re.escape(path)}": (.*)'):
+            yield f"the key file {path} cannot be used: {unusable[1]}"
+
+
+# What ssh says when it cannot connect, in the order in which it tells most.
+_NO_WAY = (
+    (
+        r"(?:\w+: )?Could not resolve hostname (.*)",  # it has the name of its program before it
+        errno.EHOSTUNREACH,
+        "the name was not found: {}",
+    ),
+    (
+        r"(?:ssh: )?connect to .*: Connection refused",
+        errno.ECONNREFUSED,
+        "the connection was refused: does an SSH server listen on that port?",
+    ),
+    (r"(?:ssh: )?connect to .*: (.*timed out.*)", errno.ETIMEDOUT, "cannot be reached: {}"),
+    (r"(?:ssh: )?connect to .*: (.*)", errno.EHOSTUNREACH, "cannot be reached: {}"),
+    (r"(.*(?:[Bb]ad configuration option|Bad SSH2).*)", errno.EINVAL, "ssh does not take it: {}"),
+)
+
+# What it says when there is no speaking with the server.
+_NO_SPEAKING = (
+    (r"(Unable to negotiate .*)", errno.EPROTO, "no common algorithms with the server: {}"),
+    (
+        r"(?:kex_exchange_identification|banner exchange): (.*)",
+        errno.EPROTO,
+        "no SSH server there, or a broken one: {}",
+    ),
+    (r".*(?:Connection timed out|not responding).*", errno.ETIMEDOUT, "the server does not answer"),
+    (
+        r".*(?:[Cc]onnection (?:closed|reset)|Broken pipe|closed by remote).*",
+        errno.ECONNRESET,
+        "the server closed the connection before the login",
+    ),
+)
+
+
+def _connection_error(login: Login, said: Said, hops: Sequence[Said]) -> LoginError:
+    refused = (hop.find(r"channel \d+: open failed: (.*)") for hop in hops)
+    if match := next(filter(None, refused), None):
+        return login.no_connection(errno.EHOSTUNREACH, f"its hop cannot connect to it: {match[1]}")
+    for patterns, find in ((_NO_WAY, Said.find_own), (_NO_SPEAKING, Said.find)):
+        for pattern, code, text in patterns:
+            for each in (*hops, said):
+                if match := find(each, pattern):
+                    whose = "" if each is said else "a hop: "
+                    return login.no_connection(code, whose + text.format(*match.groups()))
+    last = "; ".join(each.last for each in (*hops, said) if each.last)
+    return login.no_connection(
+        errno.EPROTO, f"ssh has ended, after the words {last!r}" if last else "ssh has ended"
+    )
