@@ -17,7 +17,7 @@ def tries(chances: list[float]) -> list[float]:
     """Return when a server is dialled that is lost at 0, after a session of an hour."""
     redial = Redial()
     redial.up(-3600.0)
-    now = redial.lost(0.0, chances[0])
+    now = redial.lost(0.0, chances[0], carried=True)
     times = [now]
     for chance in chances[1:]:
         now += redial.failed(chance)
@@ -68,7 +68,7 @@ def test_a_session_that_does_not_last_is_no_success(chances: list[float]) -> Non
     redial, now = Redial(), 0.0
     delays = []
     for chance in chances:
-        delay = redial.lost(now, chance)
+        delay = redial.lost(now, chance, carried=False)
         delays.append(delay)
         now += delay
         redial.up(now)
@@ -81,7 +81,7 @@ def test_a_session_that_lasted_lets_the_tries_begin_anew() -> None:
     for _ in range(50):
         redial.failed(0)
     redial.up(1000.0)
-    assert redial.lost(1010.0, 0) == 0.05
+    assert redial.lost(1010.0, 0, carried=False) == 0.05
 
 
 @given(CHANCES)
@@ -91,4 +91,14 @@ def test_a_server_that_comes_and_goes_is_found_soon(chances: list[float]) -> Non
         for _ in range(4):
             assert redial.failed(chance) <= 0.7
         redial.up(0.0)
-        assert redial.lost(1.0, chance) <= 0.7
+        assert redial.lost(1.0, chance, carried=False) <= 0.7
+
+
+@given(CHANCES)
+def test_a_link_that_drops_often_is_mended_soon(chances: list[float]) -> None:
+    redial = Redial()
+    for chance in chances:
+        redial.up(0.0)
+        assert redial.lost(1.0, chance, carried=True) <= 0.7
+        redial.up(10.0)
+        assert redial.lost(12.0, chance, carried=True) <= 0.05

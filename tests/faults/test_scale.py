@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -9,15 +10,26 @@ from collections.abc import Callable, Iterator
 import pytest
 import zmq
 
-from tests.faults.injection import login_attempts, the_gateway, time_until_nothing_is_left
+from tests.faults.injection import (
+    Relay,
+    discard_answers,
+    login_attempts,
+    the_gateway,
+    time_to_heal,
+    time_until_nothing_is_left,
+)
 from tests.logins import arguments_for, options_for
 from tests.peers import Peer, round_trip
+from tests.polling import wait_until
 from tests.programs import run_program
 from tests.sshd import OpenSSHServer
 from tunneledzmq import TunneledContext
 
 Figures = Callable[[str], None]
 Remote = Callable[..., Peer]
+
+TRIES = int(os.environ.get("TUNNELEDZMQ_REPEAT", "1"))
+"""How often what adds up slowly is tried."""
 
 SOCKETS = 1000
 
@@ -194,3 +206,34 @@ def test_no_descriptor_for_a_gateway_is_a_clear_error(openssh: OpenSSHServer, ec
     )
     assert output == "b'hello'\n"
     time_until_nothing_is_left(openssh)
+
+
+@pytest.mark.timeout(60 + 30 * TRIES)
+def test_sessions_that_have_ended_leave_no_memory(
+    ctx: TunneledContext, openssh: OpenSSHServer, remote: Callable[..., Peer], figures: Figures
+) -> None:
+    count = 15 * TRIES
+    with Relay(openssh) as relay:
+        sock = ctx.socket(zmq.DEALER)
+        sock.connect(remote("router").address, ssh=options_for(relay))
+        [tunnel] = sock.tunnels
+        gateway = the_gateway()
+
+        def lose_sessions(count: int) -> None:
+            for _ in range(count):
+                before = tunnel.reconnects
+                relay.cut_connections()
+                wait_until(lambda before=before: tunnel.reconnects > before)  # type: ignore
+                time_to_heal(sock)
+                discard_answers(sock)
+
+        time_to_heal(sock)
+        lose_sessions(10)
+        descriptors = gateway.num_fds()
+        before = gateway.memory_info().rss
+        lose_sessions(count)
+        grown = gateway.memory_info().rss - before
+        figures(f"{count} sessions lost, gateway {grown / 1e6:.1f} MB larger")
+        assert grown < 5_000_000
+        assert gateway.num_fds() <= descriptors + 2
+        assert gateway.num_threads() <= 3

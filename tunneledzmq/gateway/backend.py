@@ -28,6 +28,9 @@ class Transport(Protocol):
     ended: bool
     """Whether it takes no connections any more; guarded by the pump's lock."""
 
+    carried: bool
+    """Whether the server has connected to a peer."""
+
     read_buffer: memoryview
     """For whichever connection reads from libzmq at the moment."""
 

@@ -287,6 +287,7 @@ class Connection:
             self._send_close()  # given up meanwhile
             return
         self.state = "open"
+        self.transport.carried = True
         self._owner.opened(self)
         if self._sock is not None:
             self.resume()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from ..control import How
@@ -168,8 +169,10 @@ class Forward:
         carries = self._carries
         listens = carries or self._holds
         if carries:
+            self._drop_gone()
             for visitor in list(self._visitors):
-                self._carry(*self._admit(visitor))
+                self._visitors.discard(visitor)
+                self._carry(*visitor.release())
         elif not listens:
             for visitor in list(self._visitors):
                 self._visitors.discard(visitor)
@@ -228,13 +231,20 @@ class Forward:
         if self._carries:
             self._carry(request, b"")
         else:
-            self._visitors.add(Visitor(request, self._host.pump))
+            on_end = partial(self._host.on_change, self)
+            self._visitors.add(
+                Visitor(request, self._host.pump, on_end, for_gateway=self.for_gateway)
+            )
             self.peer.look()
             self._host.on_change(self)
 
-    def _admit(self, visitor: Visitor) -> tuple[socket.socket, bytes]:
-        self._visitors.discard(visitor)
-        return visitor.release()
+    def _drop_gone(self) -> None:
+        """Forget those who waited, and have gone again."""
+        for visitor in [visitor for visitor in self._visitors if visitor.gone]:
+            self._visitors.discard(visitor)
+            visitor.close()
+            if self.ending is not None:
+                self.ending.broke(self._host.program_clock)
 
     def _carry(self, sock: socket.socket, early: bytes) -> None:
         connection = self.peer.connect()
@@ -356,17 +366,13 @@ class Forward:
         next_look = self._try_again(now)
         for delivery in list(self._deliveries):
             next_look = min(next_look, delivery.check(now))
+        self._drop_gone()
         if self.ending is None and not orphaned:
             return next_look
         if orphaned:
             self.stop_listening()
             for delivery in list(self._deliveries):
                 delivery.close()
-        for visitor in [visitor for visitor in self._visitors if visitor.gone]:
-            self._visitors.discard(visitor)
-            visitor.close()
-            if self.ending is not None:
-                self.ending.broke(self._host.program_clock)
         self._give_up(clock, orphaned)
         present = len(self.connections) + len(self._visitors)
         if self._over and not present:

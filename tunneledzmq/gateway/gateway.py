@@ -295,6 +295,7 @@ class Gateway:
         except OSError as exc:
             text = cannot_listen(self.forwarder.login.server, message["local"], exc)
             self._fail(number, LoginError("TunnelError", exc.errno or errno.EIO, text))
+            forward.peer.look()  # it may be of no use to anybody
             return None, ""
         self._forwards[number] = forward
         directory = os.path.dirname(local.removeprefix("ipc://"))

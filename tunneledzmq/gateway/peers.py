@@ -44,6 +44,9 @@ class Peer:
         self._search = Search(time.monotonic())
         # What the tunnels have been told of it.
         self._told = self._search.sight
+        self.scheduled = _NEVER
+        """When the peers look at it next."""
+
         # The channel by which the server is asked, and the one that nobody uses yet.
         self._asking: Connection | None = None
         self._spare: Connection | None = None
@@ -264,7 +267,8 @@ class Peers:
         """Look at a peer when it wants something."""
         if peer.idle:
             self._peers.pop(peer.remote, None)
-        elif self.transport is not None and (due := peer.due) < _NEVER:
+        elif self.transport is not None and (due := peer.due) not in (peer.scheduled, _NEVER):
+            peer.scheduled = due
             heappush(self._due, (due, next(self._numbers), peer))
 
     def check(self, now: float) -> float:
@@ -275,14 +279,15 @@ class Peers:
         """
         while self._due:
             due, _, peer = self._due[0]
-            if self.transport is None or peer.due != due:
-                heappop(self._due)
-            elif now < due:
+            wanted = self.transport is not None and peer.due == due
+            if wanted and now < due:
                 return due
-            elif peer.was_refused and now < self._next_turn:
+            if wanted and peer.was_refused and now < self._next_turn:
                 return self._next_turn
-            else:
-                heappop(self._due)
+            heappop(self._due)
+            if peer.scheduled == due:
+                peer.scheduled = _NEVER
+            if wanted:
                 if peer.was_refused:
                     self._next_turn = now + _STEP
                 peer.act(now)

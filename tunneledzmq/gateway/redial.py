@@ -18,11 +18,11 @@ _LONGEST = 10.0
 # The part of a delay that chance may take away, so that clients of one server spread.
 _JITTER = 0.25
 
-# Failures that count yet when a server is back that was away.
-_RETURNED = 4
-
 # A session that lasted so many seconds lets the tries begin anew.
-_STABLE = 10.0
+_STABLE = 2.0
+
+# Failures that count yet where a server lets us in, and soon drops us.
+_SHORT = 4
 
 
 class Redial:
@@ -31,10 +31,11 @@ class Redial:
     ================================  ==================================================
     event                             delay before the next try
     ================================  ==================================================
-    a session of 10 s was lost        0.05 s: the tries begin anew
-    a shorter one, the first since    0.7 s at most: the server comes and goes, and lets
-    tries had failed                  us in
-    any other session was lost        as for one more failure: it drops every session
+    a session of 2 s was lost         0.05 s: the tries begin anew
+    a shorter one that has carried    0.7 s at most
+    something, or the first one
+    since tries had failed
+    any other session was lost        as for one more failure: the server drops them all
     a try failed                      doubles, up to 0.7 s for the first ten; then doubles
                                       further, up to 10 s
     ================================  ==================================================
@@ -51,17 +52,20 @@ class Redial:
         self._up_since = now
         if self._away:
             self._away = False
-            self._failures = min(self._failures, _RETURNED)
+            self._failures = min(self._failures, _SHORT)
 
-    def lost(self, now: float, chance: float) -> float:
+    def lost(self, now: float, chance: float, *, carried: bool) -> float:
         """Return the seconds to wait: the session was lost.
 
         Args:
             now: the time (seconds, time.monotonic).
             chance: a random number from 0 to 1.
+            carried: whether the server had connected to a peer.
         """
         if now - self._up_since >= _STABLE:
             self._failures = 0
+        elif carried:
+            self._failures = min(self._failures, _SHORT)
         return self._delay(chance)
 
     def failed(self, chance: float) -> float:

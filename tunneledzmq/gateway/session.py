@@ -245,7 +245,8 @@ class Session:
             return  # given up while it was dialled
         self.transport = None
         self.reconnects += 1
-        self._retry_after(self._redial.lost(time.monotonic(), random.random()))
+        delay = self._redial.lost(time.monotonic(), random.random(), carried=transport.carried)
+        self._retry_after(delay)
         text = f"the SSH session was lost: {self._gave_up or reason}"
         self._owner.on_down(self._forwarder.login.no_connection(errno.ECONNRESET, text))
 

@@ -113,7 +113,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         on_end: Callable[[ForwardTransport, str], None],
     ) -> None:
         self.pump = link.pump
-        self.ended = False
+        self.ended = self.carried = False
         # For whichever connection reads from libzmq at the moment.
         self._read_buffer = memoryview(bytearray(HEADROOM + _READ_SIZE + TAILROOM))
         self.read_buffer = self._read_buffer[HEADROOM:-TAILROOM]

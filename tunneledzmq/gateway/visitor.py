@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 from .connection import EARLY_SIZE, is_greeting
@@ -20,11 +21,22 @@ class Visitor:
     Args:
         sock: the connection, which becomes this object's.
         pump: who watches it; that one's thread calls all methods.
+        on_end: called when libzmq has closed it.
+        for_gateway: another gateway has made it, which waits for an answer.
     """
 
-    def __init__(self, sock: socket.socket, pump: Pump) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        pump: Pump,
+        on_end: Callable[[], None],
+        *,
+        for_gateway: bool = False,
+    ) -> None:
         self._sock = sock
         self._pump = pump
+        self._on_end = on_end
+        self._for_gateway = for_gateway
         self._early = b""
         self._eof = False
         sock.setblocking(False)
@@ -46,11 +58,14 @@ class Visitor:
         self._eof = not data
         if self._eof or len(self._early) == EARLY_SIZE:
             self._pump.watch(self, 0)
+        if self._eof:
+            self._on_end()
 
     @property
     def gone(self) -> bool:
-        """Whether libzmq has closed it, and has left nothing in it for the peer."""
-        return (self._eof or look_at(self._sock)[0]) and is_greeting(self._early)
+        """Whether libzmq has closed it, and has left no message in it for the peer."""
+        closed = self._eof or look_at(self._sock)[0]
+        return closed and (self._for_gateway or is_greeting(self._early))
 
     def release(self) -> tuple[socket.socket, bytes]:
         """Let go of the socket, with what has been read from it."""

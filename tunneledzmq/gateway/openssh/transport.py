@@ -60,7 +60,7 @@ class OpenSSHTransport:
     ) -> None:
         self.control_path = control_path
         self.pump = Pump()
-        self.ended = False
+        self.ended = self.carried = False
         self._directory = directory
         # For whichever connection reads from libzmq at the moment.
         self.read_buffer = memoryview(bytearray(_READ_SIZE))
