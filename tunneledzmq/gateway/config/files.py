@@ -20,7 +20,8 @@ from paramiko.config import SSHConfig
 
 from ..login import LoginError
 from ..shell import ShellCommand
-from .match import Block, Situation, match_list, matches, parse_host, parse_match
+from ..wildcards import match_list
+from .match import Block, Situation, matches, parse_host, parse_match
 from .syntax import split_arguments, split_line
 from .tokens import HOST_NAME_TOKENS, Tokens
 from .words import canonical_word, is_known, parser_of
@@ -229,7 +230,9 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
             if key == "ignoreunknown":
                 self._ignored_unknown.append(value.lower())
             yield self._add(key, Statement(word, value, where))
-        elif not any(match_list(key, patterns) for patterns in self._ignored_unknown):
+        elif not any(
+            match_list(key, patterns, ignore_case=True) for patterns in self._ignored_unknown
+        ):
             raise ValueError(f"bad configuration option: {word} (see IgnoreUnknown)")
 
     def _add(self, key: str, statement: Statement) -> str:

@@ -6,13 +6,13 @@ import ipaddress
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from ..wildcards import match_list, match_pattern
 from .syntax import split_word
 from .tokens import Tokens
 
-__all__ = ["Block", "Criterion", "Situation", "match_list", "matches", "parse_host", "parse_match"]
+__all__ = ["Block", "Criterion", "Situation", "matches", "parse_host", "parse_match"]
 
 _WITHOUT_ARGUMENT = ("all", "canonical", "final")
 _WITH_ARGUMENT = (
@@ -116,7 +116,7 @@ def matches(criteria: tuple[Criterion, ...], situation: Situation) -> bool:
         ValueError: a command cannot be run.
     """
     if not criteria or criteria[0].kind == "pattern":
-        hits = [c for c in criteria if _match(situation.block_host, c.argument)]
+        hits = [c for c in criteria if match_pattern(situation.block_host, c.argument)]
         return not criteria or (bool(hits) and not any(c.negated for c in hits))
     return all(_holds(c, situation) != c.negated for c in criteria)
 
@@ -129,9 +129,9 @@ def _holds(criterion: Criterion, situation: Situation) -> bool:
     if kind in ("canonical", "final"):
         return situation.final
     if kind == "host":
-        return match_list(tokens.host.lower(), argument.lower())
+        return match_list(tokens.host, argument, ignore_case=True)
     if kind == "originalhost":
-        return match_list(tokens.host_argument.lower(), argument.lower())
+        return match_list(tokens.host_argument, argument, ignore_case=True)
     if kind == "user":
         return match_list(tokens.user, argument)
     if kind == "localuser":
@@ -147,23 +147,6 @@ def _holds(criterion: Criterion, situation: Situation) -> bool:
     if kind == "version":
         return match_list("tunneledzmq", argument)
     return False  # "command": there is none
-
-
-def _match(text: str, pattern: str) -> bool:
-    if "*" not in pattern and "?" not in pattern:
-        return text == pattern
-    return fnmatchcase(text, pattern.replace("[", "[[]"))
-
-
-def match_list(text: str, patterns: str) -> bool:
-    """Match a comma-separated list of patterns, of which some may be excluded with ``!``."""
-    hit = False
-    for pattern in patterns.split(","):
-        if _match(text, pattern.removeprefix("!")):
-            if pattern.startswith("!"):
-                return False
-            hit = True
-    return hit
 
 
 def _in_networks(patterns: str) -> bool:
