@@ -12,12 +12,12 @@ import enum
 import errno
 import os
 import re
-import socket
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .addresses import canonical_host, lower
 from .hostfile import hash_name, parse
 from .hostkeys import ShortKeyError, read_key
 
@@ -171,13 +171,7 @@ def lookup_name(host: str, port: int) -> str:
         host: A name, or an address without brackets.
         port: Its SSH port; only 22 gives the plain name.
     """
-    # Bytes, since Python would make addresses of names that aren't ASCII, and ssh wouldn't.
-    encoded = os.fsencode(host)
-    try:
-        address = socket.getaddrinfo(encoded, None, flags=socket.AI_NUMERICHOST)[0][4]
-        name, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
-    except (OSError, ValueError):
-        name = os.fsdecode(encoded.lower())
+    name = lower(canonical_host(host))
     return name if port == _SSH_PORT else f"[{name}]:{port}"
 
 
