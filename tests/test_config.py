@@ -264,6 +264,7 @@ CASES: dict[str, tuple[str, str]] = {
     "no agent": ("IdentityAgent none\n", "name"),
     # Hops and commands
     "a hop": ("ProxyJump bob@hop:2222\n", "name"),
+    "a hop, and something more": ("ProxyJump hop a\n", "name"),
     "a hop at a service": ("ProxyJump bob@hop:ssh\n", "name"),
     "a hop at an address": ("ProxyJump [::1]:+22\n", "name"),
     "a hop with a colon too many": ("ProxyJump hop:\n", "name"),
@@ -345,6 +346,7 @@ def included(tmp_path: Path) -> Path:
     (directory / "1.conf").write_text("User b\nHost name\n Port 9\nHost other\n Port 8\n")
     (directory / "2.conf").write_text("User c\nMatch all\n HostKeyAlias x\n")
     (directory / "3.conf").mkdir()
+    (directory / "link").symlink_to("nothing")
     (directory / "4").write_text("BindAddress 127.0.0.1\n")
     return directory
 
@@ -355,6 +357,7 @@ def included(tmp_path: Path) -> Path:
         "Include {}/*.conf\nCompression yes\n",
         "Include {}/2.conf {}/1.conf\n",
         "Include {}/missing {}/*.nothing\nUser e\n",
+        "Include {}/\\1.c\\onf {}/\\*.conf {}/link\nUser e\n",
         "Host other\n Include {}/*.conf\n Compression yes\nHost name\n User e\n",
         "Host name\n Include {}/*.conf\n Compression yes\nHost *\n User e\n",
         "Host other\n User d\n Include {}/2.conf\n BatchMode yes\n",

@@ -45,7 +45,7 @@ NOT_LOOKED_AT = [
 
 # Where we refuse what ssh -G does not: our words for it, and why.
 STRICTER = {
-    r"invalid ProxyJump|(host|user) name": "a hop that ssh finds out about when it dials",
+    r"not \[user@\]host|user name before the @": "a hop that ssh finds out about when it dials",
     r"CheckHostIP changes": "said to be not supported",
     r"(IdentityFile|CertificateFile|RevokedHostKeys).*(token|not set)": "ssh -G expands no tokens",
 }
@@ -148,14 +148,15 @@ class Writer:
         """Return the text of a file, and the host to look up in it."""
         lines = [self._line(chance) for _ in range(chance.randint(1, 9))]
         lines = [self._damage(chance, line) if chance.random() < ODD else line for line in lines]
-        return "".join(f"{line}\n" for line in lines), chance.choice(HOSTS)
+        text = "".join(f"{line}\n" for line in lines)
+        return text.replace("INCLUDED", str(self._included)), chance.choice(HOSTS)
 
     def _line(self, chance: random.Random) -> str:
         if chance.random() < ODD:
             return chance.choice(LINES.split("|"))
         word = chance.choice([*VALUES, *BLOCKS * 4])
         if word == "Include":
-            value = f"{self._included}/{chance.choice(['1', '2', '3', '4', '*', '[12]', 'none'])}"
+            value = f"INCLUDED/{chance.choice(['1', '2', '3', '4', '*', '[12]', 'none'])}"
         elif word == "Match":
             value = " ".join(self._one(chance, CRITERIA) for _ in range(chance.choice([1, 1, 2])))
         else:
@@ -216,7 +217,7 @@ def ask_openssh(path: str | Path, host: str) -> dict[str, list[str]] | str:
     if answer.returncode:
         return answer.stderr.decode(errors="replace") or "without a word"
     found: dict[str, list[str]] = {}
-    for line in os.fsdecode(answer.stdout).splitlines():
+    for line in os.fsdecode(answer.stdout).split("\n"):
         word, _, value = line.partition(" ")
         found.setdefault(word, []).append(value)
     return found

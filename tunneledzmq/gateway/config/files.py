@@ -10,6 +10,7 @@ import errno
 import glob
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -270,6 +271,7 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
                 if not of_user:
                     raise ValueError(f"bad include path {pattern}")
                 pattern = self._tokens.expand_home(pattern)
+            pattern = re.sub(r"\\(.)", lambda match: glob.escape(match[1]), pattern)
             directory = os.path.join(self._tokens.home, ".ssh") if of_user else SYSTEM_DIRECTORY
             yield from sorted(glob.glob(os.path.join(directory, pattern)))
 

@@ -35,8 +35,8 @@ def parse_hops(text: str) -> list[Hop]:
     Raises:
         ValueError: one of them is no ``[user@]host[:port]``.
     """
-    # OpenSSH 9.2 leaves the quotes to the shell that runs its ssh.
-    bare = re.sub("[\"']", "", text.partition("#")[0]).rstrip()
+    # OpenSSH 9.2 overlooks what follows a blank, and leaves quotes to the shell that runs its ssh.
+    bare = re.sub(r"[\"']|[#\s].*", "", text, flags=re.ASCII | re.DOTALL)
     if bare.lower() == "none":
         return []
     try:
