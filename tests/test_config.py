@@ -293,6 +293,10 @@ CASES: dict[str, tuple[str, str]] = {
         "KexAlgorithms curve25519-sha256,ecdh-sha2-nistp256\n",
         "name",
     ),
+    "algorithms before an empty name": (
+        "Ciphers aes256-ctr,,aes128-ctr\nMACs hmac-sha2-512,\nKexAlgorithms curve25519-sha256,\n",
+        "name",
+    ),
     "methods": ("PreferredAuthentications password,publickey\nNumberOfPasswordPrompts 1\n", "name"),
     "revoked keys": ("RevokedHostKeys /etc/revoked\nRequiredRSASize 3000\n", "name"),
     "old names": ("ChallengeResponseAuthentication yes\nIdentityFile2 /a\nKeepAlive yes\n", "name"),

@@ -47,8 +47,9 @@ NOT_LOOKED_AT = [
 STRICTER = {
     r"not \[user@\]host|user name before the @": "a hop that ssh finds out about when it dials",
     r"CheckHostIP changes": "said to be not supported",
-    r"(IdentityFile|CertificateFile|RevokedHostKeys).*(token|not set)": "ssh -G expands no tokens",
 }
+NOT_EXPANDED = ["IdentityFile", "CertificateFile", "RevokedHostKeys"]
+"""Words whose tokens we replace, and ``ssh -G`` does not."""
 
 METHODS = ["publickey", "keyboard-interactive", "password"]
 
@@ -229,12 +230,11 @@ def compare(file: Path, host: str, their_defaults: dict[str, list[str]]) -> str:
     try:
         ours = as_openssh_says_it(resolve(request(host, file)))
     except LoginError as exc:
-        accounted = isinstance(theirs, str) or any(
-            re.search(words, exc.message) for words in STRICTER
-        )
-        return "" if accounted else f"only we refuse: {exc.message}"
+        accounted = any(re.search(words, exc.message) for words in STRICTER)
+        accounted = accounted or only_about(NOT_EXPANDED, exc.message, file)
+        return "" if isinstance(theirs, str) or accounted else f"only we refuse: {exc.message}"
     if isinstance(theirs, str):
-        return "" if is_not_looked_at(theirs, file) else f"only ssh refuses: {theirs}"
+        return "" if only_about(NOT_LOOKED_AT, theirs, file) else f"only ssh refuses: {theirs}"
     if theirs["serveraliveinterval"] == ["300"] and theirs["batchmode"] == ["yes"]:
         theirs["serveraliveinterval"] = ["0"]  # Debian's default
     if theirs["serveralivecountmax"] == ["0"]:  # never to give up; for us, never to ask
@@ -253,9 +253,9 @@ def as_we_say_it(word: str, values: list[str]) -> list[str]:
     text = values[0] if values else ""
     if word.endswith("knownhostsfile"):
         files = text.split(" ") if text != "none" else []
-        return [" ".join(os.path.join(os.getcwd(), file.replace("~", HOME)) for file in files)]
+        return [" ".join(map(in_full, files))]
     if word in ("identityfile", "certificatefile"):
-        return [value.replace("~", HOME) for value in values if value != "none"]
+        return [in_full(value) for value in values if value != "none"]
     if word == "proxyjump":
         # With a comment behind it, ssh takes none for the name of a hop.
         return [",".join(map(str, parse_hops(text)))] if text not in ("", "none") else []
@@ -272,9 +272,13 @@ def as_we_say_it(word: str, values: list[str]) -> list[str]:
     return [STRICT.get(value, value) for value in values]
 
 
-def is_not_looked_at(theirs: str, file: Path) -> bool:
-    """Tell whether ssh refuses nothing but what we do not look at."""
+def in_full(path: str) -> str:
+    return os.path.join(os.getcwd(), re.sub("^~", HOME, path))
+
+
+def only_about(words: list[str], message: str, file: Path) -> bool:
+    """Tell whether an error is about lines with these words, and no others."""
     lines = file.read_bytes().decode().split("\n")
-    wrong = [lines[int(number) - 1] for number in re.findall(r"line (\d+):", theirs)]
-    words = rf"\W*({'|'.join(NOT_LOOKED_AT)})\b"
-    return bool(wrong) and all(re.match(words, line, re.IGNORECASE) for line in wrong)
+    wrong = [lines[int(number) - 1] for number in re.findall(r"(?:line |config:)(\d+):", message)]
+    start = re.compile(rf"\W*({'|'.join(words)})\b", re.IGNORECASE)
+    return bool(wrong) and all(start.match(line) for line in wrong)

@@ -99,6 +99,8 @@ def _anything(arguments: list[str], text: str) -> str:
 _string = _one(str)
 _flag = _choice(_FLAG)
 _list = _one(lambda text: text.split(","))
+# OpenSSH overlooks empty names of algorithms.
+_algorithms = _one(lambda text: [name for name in text.split(",") if name] or [""])
 
 
 # Words
@@ -110,12 +112,12 @@ HONOURED: dict[str, Parser] = {
     "batchmode": _flag,
     "bindaddress": _string,
     "certificatefile": _string,
-    "ciphers": _list,
+    "ciphers": _algorithms,
     "compression": _choice({"yes": True, "no": False}),
     "connecttimeout": _one(_time),
     "globalknownhostsfile": _names,
     "hashknownhosts": _flag,
-    "hostkeyalgorithms": _list,
+    "hostkeyalgorithms": _algorithms,
     "hostkeyalias": _string,
     "hostname": _string,
     "identitiesonly": _flag,
@@ -123,15 +125,15 @@ HONOURED: dict[str, Parser] = {
     "identityfile": _string,
     "ignoreunknown": _string,
     "kbdinteractiveauthentication": _flag,
-    "kexalgorithms": _list,
-    "macs": _list,
+    "kexalgorithms": _algorithms,
+    "macs": _algorithms,
     "numberofpasswordprompts": _one(parse_number),
     "passwordauthentication": _flag,
     "port": _one(parse_port),
     "preferredauthentications": _list,
     "proxycommand": _command,
     "proxyjump": _hops,
-    "pubkeyacceptedalgorithms": _list,
+    "pubkeyacceptedalgorithms": _algorithms,
     "pubkeyauthentication": _choice({**_FLAG, "unbound": True, "host-bound": True}),
     "refuseconnection": _string,
     "requiredrsasize": _one(parse_number),
