@@ -66,6 +66,17 @@ def test_the_host_key_that_is_known_is_asked_for(
         assert_lets_in(ctx, options_for(server, known_hosts=str(known_hosts)), echo)
 
 
+def test_a_stale_key_of_another_type_does_not_matter(
+    ctx: TunneledContext, echo: Peer, tmp_path: Path
+) -> None:
+    with OpenSSHServer(host_key_types=["ssh-rsa", "ssh-ed25519"]) as server:
+        name = f"[{server.host}]:{server.port}"
+        stale = public_key(generate_key(tmp_path / "stale", "ssh-rsa"))
+        known_hosts = tmp_path / "known_hosts"
+        known_hosts.write_text(f"{name} {stale}\n{name} {public_key(server.host_keys[1])}\n")
+        assert_lets_in(ctx, options_for(server, known_hosts=str(known_hosts)), echo)
+
+
 def test_hashed_names_in_known_hosts(
     ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, tmp_path: Path
 ) -> None:

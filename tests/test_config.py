@@ -157,6 +157,12 @@ CASES: dict[str, tuple[str, str]] = {
     "a token in HostName": ("HostName %h.example.%%h\n", "name"),
     "HostName in upper case": ("HostName NAME.Example\n", "name"),
     "an address": ("HostName 127.1\n", "name"),
+    "an address in hexadecimal": ("HostName 0x7f.0x1\n", "name"),
+    "an address in octal": ("HostName 0177.0.0.01\n", "name"),
+    "an address that was asked for": ("Host 127.0.0.1\n User b\n", "127.1"),
+    "a number that was asked for": ("", "0x7f000001"),
+    "an address of another family": ("AddressFamily inet6\nHostName 127.1\n", "name"),
+    "no address": ("HostName 1.2.3.4.X\n", "name"),
     "an IPv6 address": ("HostName 2001:DB8:0:0::1\n", "name"),
     "a scope": ("Host x\n Port 9\nMatch host fe80::1%eth0\n User b\n", "fe80::1%eth0"),
     "a scope that looks like a token": (
@@ -170,8 +176,21 @@ CASES: dict[str, tuple[str, str]] = {
         "name",
     ),
     "a scope behind a token": ("HostName %h%%x\nMatch host fe80::1%h%x\n User b\n", "fe80::1%h"),
+    "a port with a sign": ("Port +5\n", "name"),
+    "a port with white space": ("Port ' \f007'\n", "name"),
     "a service": ("Port ssh\n", "name"),
     # Match
+    "match all, negated": ("Match !all\n User b\n", "name"),
+    "match all behind one condition": (
+        "Match user x all\n User b\nMatch !exec false all\n Port 9\n",
+        "name",
+    ),
+    "match all before a comment": ("Match all # host x\n User b\n", "name"),
+    "match with an empty word at the end": ('Match host name ""\n User b\n', "name"),
+    "match with a list that is too long": (
+        f"Match host name,{'x' * 1023}\n User b\nMatch host name,{'x' * 1022}\n Port 9\n",
+        "name",
+    ),
     "match all": ("Match all\n User b\n", "name"),
     "match host": ("Match host na*,x\n User b\nMatch host !name,*\n Port 9\n", "name"),
     "match host sees HostName": (
@@ -209,6 +228,16 @@ CASES: dict[str, tuple[str, str]] = {
         "Host real\n User b\nHost name\n HostName real\nMatch final all\n Port 9\n",
         "name",
     ),
+    "match final sets no HostName": ("Match final\n HostName other\n User b\n", "name"),
+    "match final sets no other HostName": (
+        "Match host name\n HostName real\nMatch final\n HostName other\n Port 9\n",
+        "name",
+    ),
+    "match final sees the address as it is": (
+        "HostName 127.1\nMatch final host 127.0.0.1\n User b\nHost 127.0.0.1\n Port 9\n",
+        "name",
+    ),
+    "match final settles the address": ("Match final\nAddressFamily inet6\n", "127.1"),
     "match canonical, which nothing is": ("Match canonical\n User b\nMatch all\n User c\n", "name"),
     "match canonical in the final pass": (
         "Match canonical\n User b\nMatch final host x\n User c\n",
@@ -226,7 +255,16 @@ CASES: dict[str, tuple[str, str]] = {
     "several passes add no keys twice": ("IdentityFile /a\nMatch final\nIdentityFile /b\n", "name"),
     "known hosts": ("UserKnownHostsFile /a /b\nGlobalKnownHostsFile /c '/d e'\n", "name"),
     "no known hosts": ("UserKnownHostsFile none\nGlobalKnownHostsFile none\n", "name"),
+    "known hosts that are a comment": ("UserKnownHostsFile # /a\nUserKnownHostsFile /b\n", "name"),
     # Tokens of paths
+    "no tokens in the system's known hosts": (
+        "GlobalKnownHostsFile /%h/%p/%C/%z ~/x /${HOME}\n",
+        "name",
+    ),
+    "a hash of the connection, hops aside": (
+        "HostName h\nUser b\nProxyJump hop\nUserKnownHostsFile /%C\n",
+        "name",
+    ),
     "tokens in known hosts": (
         "Host name\n User b\n Port 9\n HostName real.x\n HostKeyAlias Al\n"
         " UserKnownHostsFile /%%/%L/%d/%h/%i/%k/%l/%n/%p/%r/%u/%C ~/x\n",
@@ -237,6 +275,11 @@ CASES: dict[str, tuple[str, str]] = {
     "no agent": ("IdentityAgent none\n", "name"),
     # Hops and commands
     "a hop": ("ProxyJump bob@hop:2222\n", "name"),
+    "a hop, and something more": ("ProxyJump hop a\n", "name"),
+    "a hop at a service": ("ProxyJump bob@hop:ssh\n", "name"),
+    "a hop at an address": ("ProxyJump [::1]:+22\n", "name"),
+    "a hop with a colon too many": ("ProxyJump hop:\n", "name"),
+    "a hop by its URI": ("ProxyJump ssh://bob@hop:22/\n", "name"),
     "several hops": ("ProxyJump a,bob@b,c:23 # d\n", "name"),
     "no hop": ("Host name\n ProxyJump none\nHost *\n ProxyJump hop\n", "name"),
     "a hop before a command": ("ProxyJump hop\nProxyCommand x\n", "name"),
@@ -246,6 +289,9 @@ CASES: dict[str, tuple[str, str]] = {
     "a command as it is written": ("ProxyCommand  = a 'b  c' \"d\" # e\\ f \n", "name"),
     # Values
     "times": ("ConnectTimeout 1m30s\nServerAliveInterval 2H\nServerAliveCountMax 9\n", "name"),
+    "no time": ("ConnectTimeout none\nConnectTimeout 5\n", "name"),
+    "no interval": ("ServerAliveInterval none\nServerAliveInterval 5\n", "name"),
+    "times with signs": ("ConnectTimeout +1m+30s\nServerAliveCountMax +4\n", "name"),
     "seconds": ("ConnectTimeout 7\nServerAliveInterval 0\n", "name"),
     "flags": ("Compression yes\nIdentitiesOnly true\nBatchMode no\nHashKnownHosts yes\n", "name"),
     "strict": ("StrictHostKeyChecking accept-new\n", "name"),
@@ -258,13 +304,22 @@ CASES: dict[str, tuple[str, str]] = {
         "KexAlgorithms curve25519-sha256,ecdh-sha2-nistp256\n",
         "name",
     ),
+    "algorithms before an empty name": (
+        "Ciphers aes256-ctr,,aes128-ctr\nMACs hmac-sha2-512,\nKexAlgorithms curve25519-sha256,\n",
+        "name",
+    ),
     "methods": ("PreferredAuthentications password,publickey\nNumberOfPasswordPrompts 1\n", "name"),
     "revoked keys": ("RevokedHostKeys /etc/revoked\nRequiredRSASize 3000\n", "name"),
     "old names": ("ChallengeResponseAuthentication yes\nIdentityFile2 /a\nKeepAlive yes\n", "name"),
     "words to be ignored": ("IgnoreUnknown New*,other\nNewWord x y z\nUser b\n", "name"),
+    "words to be ignored, for another host": (
+        "Host other\n IgnoreUnknown x\nHost name\n IgnoreUnknown new*\nNewWord\tx\n",
+        "name",
+    ),
+    "words before which OpenSSH gives up": ('"User a\n== User b\n"" User c\n=User d\n', "name"),
     "words without effect": (
         "ForwardAgent yes\nControlMaster auto\nControlPath /x/%C\nLocalForward 1234 h:1\n"
-        "SendEnv LANG LC_*\nSetEnv A=b\nEscapeChar none\nProtocol 2\nCheckHostIP yes\nUser b\n",
+        "SendEnv LANG LC_*\nSetEnv A=b\nEscapeChar none\nProtocol 2\nCheckHostIP no\nUser b\n",
         "name",
     ),
 }
@@ -306,6 +361,7 @@ def included(tmp_path: Path) -> Path:
     (directory / "1.conf").write_text("User b\nHost name\n Port 9\nHost other\n Port 8\n")
     (directory / "2.conf").write_text("User c\nMatch all\n HostKeyAlias x\n")
     (directory / "3.conf").mkdir()
+    (directory / "link").symlink_to("nothing")
     (directory / "4").write_text("BindAddress 127.0.0.1\n")
     return directory
 
@@ -316,6 +372,7 @@ def included(tmp_path: Path) -> Path:
         "Include {}/*.conf\nCompression yes\n",
         "Include {}/2.conf {}/1.conf\n",
         "Include {}/missing {}/*.nothing\nUser e\n",
+        "Include {}/\\1.c\\onf {}/\\*.conf {}/link\nUser e\n",
         "Host other\n Include {}/*.conf\n Compression yes\nHost name\n User e\n",
         "Host name\n Include {}/*.conf\n Compression yes\nHost *\n User e\n",
         "Host other\n User d\n Include {}/2.conf\n BatchMode yes\n",
@@ -424,6 +481,15 @@ WRONG: dict[str, str] = {
     "Match host": "missing Match criteria",
     "Match all host x": "cannot be combined",
     "Match # host": "one or more attributes",
+    "Match all host": "cannot be combined",
+    "Match user x host y all": "cannot be combined",
+    'Match host x "" all': "extra arguments",
+    "Match exec false exec %z": "unknown token %z",
+    "ServerAliveCountMax 2147483648": "invalid number",
+    "ProxyJump a/b": "invalid ProxyJump",
+    "ProxyJump @a": "invalid ProxyJump",
+    "ProxyJump ssh://a/b": "invalid ProxyJump",
+    "IdentityAgent ${TUNNELEDZMQ_NOT_SET}": "TUNNELEDZMQ_NOT_SET",
     'Match host "x': "invalid quotes",
     "HostName %z": "unknown token %z",
     "HostName %": "a % at the end",
@@ -509,6 +575,10 @@ REFUSED = {
     "ProxyUseFdpass yes": True,
     "ProxyUseFdpass no": False,
     "BindInterface eth0": True,
+    "CheckHostIP yes": True,
+    "CheckHostIP no": False,
+    "HostName 192.0.2.1\nCheckHostIP yes": False,
+    "ProxyJump hop\nCheckHostIP yes": False,
     "NoHostAuthenticationForLocalhost yes": True,
     "GSSAPIKeyExchange yes": True,
     "GSSAPIAuthentication yes": False,
@@ -635,6 +705,22 @@ def test_no_key_files_at_all(file: Path) -> None:
     assert resolve_text(file, "IdentityFile none\nIdentityFile /a\n").identity_files == ["/a"]
 
 
+def test_unknown_words_are_ignored_for_the_host_alone_that_says_so(file: Path) -> None:
+    with pytest.raises(LoginError, match=f"{file}:3: bad configuration option: NewWord"):
+        resolve_text(file, "Host other\nIgnoreUnknown new*\nNewWord x\n")
+    with pytest.raises(LoginError, match=f"{file}:1: bad configuration option: NewWord"):
+        resolve_text(file, "NewWord x\nIgnoreUnknown new*\n")
+
+
+def test_a_host_argument_is_no_text_with_tokens(file: Path) -> None:
+    assert resolve_text(file, "Match all\n User b\n", "fe80::1%eth7").host == "fe80::1%eth7"
+
+
+def test_required_rsa_size_is_openssh_s_least_at_least(file: Path) -> None:
+    assert resolve_text(file, "").required_rsa_size == 1024
+    assert resolve_text(file, "RequiredRSASize 512\n").required_rsa_size == 1024
+
+
 def test_relative_paths_are_relative_to_the_programs_directory(file: Path) -> None:
     login = resolve_text(file, "IdentityFile x\nUserKnownHostsFile y/z\n", directory="/somewhere")
     assert login.identity_files == ["/somewhere/x"]
@@ -647,6 +733,12 @@ def test_hops_and_commands_have_their_tokens_replaced(file: Path) -> None:
     assert (login.behind_hop, login.proxy_jump) == (True, ["bob@name.x-hop", "name"])
     login = resolve_text(file, text + "ProxyCommand nc %h %p %r %n %k %%\n")
     assert login.proxy_command == "nc name.x 9 bob name k %"
+
+
+@pytest.mark.parametrize("hop", ['"hop"', "'hop'", "hop:", "hop:ssh # x"])
+def test_a_hop_means_what_it_means_to_the_shell_that_runs_openssh(hop: str, file: Path) -> None:
+    assert resolve_text(file, f"ProxyJump {hop}\n").proxy_jump in (["hop"], ["hop:22"])
+    assert resolve_text(file, f"Host other\nProxyJump {hop}\n").proxy_jump == []
 
 
 @pytest.mark.parametrize(

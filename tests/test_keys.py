@@ -536,6 +536,43 @@ def test_an_rsa_key_does_not_sign_with_sha1(
         assert_lets_in(ctx, options_for(server, keyfile=None, agent=True), echo)
 
 
+# RequiredRSASize
+
+
+def test_short_rsa_keys_are_not_offered_wherever_they_are(
+    tmp_path: Path, agent: str, authority: Path
+) -> None:
+    short, held, certified = (generate_key(tmp_path / name, "ssh-rsa") for name in "abc")
+    add_to_agent(agent, held)
+    certificate = str(certify(certified, authority))
+    add_to_agent(agent, certified)  # with its certificate
+    files = [str(short), str(held), str(generate_key(tmp_path / "ed25519"))]
+    given: dict[str, Any] = {"identity_files": files, "certificate_files": [certificate]}
+    assert len(offers(**given, required_rsa_size=2048).offers) == 5
+    found = offers(**given, required_rsa_size=2049)
+    assert names(found) == files[2:]
+    assert any(f"{short} is not used: its key has 2048 bits" in text for text in found.problems)
+    assert any("agent's ssh-rsa key" in text and "2049" in text for text in found.problems)
+
+
+def test_a_short_key_that_was_named_is_an_error(tmp_path: Path) -> None:
+    keyfile = str(generate_key(tmp_path / "key", "ssh-rsa"))
+    with pytest.raises(LoginError, match="RequiredRSASize asks for 3000") as caught:
+        offers(keyfiles=[keyfile], required_rsa_size=3000)
+    assert caught.value.kind == "SSHAuthenticationError"
+
+
+def test_a_key_that_shows_only_when_unlocked_to_be_short_signs_nothing(tmp_path: Path) -> None:
+    keyfile = generate_key(tmp_path / "key", "ssh-rsa")
+    command = ["ssh-keygen", "-p", "-q", "-N", "open sesame", "-m", "PEM", "-f", str(keyfile)]
+    subprocess.run(command, check=True, capture_output=True)
+    Path(f"{keyfile}.pub").unlink()
+    file = KeyFile(str(keyfile), required_rsa_size=3000)
+    file.unlock("open sesame")
+    with pytest.raises(KeyFileError, match="2048 bits"):
+        file.sign(b"", "rsa-sha2-512")
+
+
 # Junk
 
 

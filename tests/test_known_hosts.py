@@ -26,6 +26,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.programs import Program
+from tests.sshd import SSHD, generate_key, public_key
+from tests.verdicts import OpenSSHClient
+from tunneledzmq.gateway.algorithms import order_by_known
 from tunneledzmq.gateway.known_hosts import (
     KnownHosts,
     KnownKey,
@@ -37,8 +40,6 @@ from tunneledzmq.gateway.known_hosts import (
 )
 
 ROOT = Path(__file__).parents[1]
-SSHD = "/usr/sbin/sshd"
-
 KNOWN, UNKNOWN, CHANGED, REVOKED = Verdict
 
 
@@ -92,13 +93,19 @@ SECURITY_KEY = blob_of(b"sk-ssh-ed25519@openssh.com", bytes(32), b"ssh:")
 SECURITY_KEY_TEXT = f"sk-ssh-ed25519@openssh.com {base64.b64encode(SECURITY_KEY).decode()}"
 
 
+def disguise(encoded: str) -> str:
+    """Write a key of Ed25519 as no ssh does, but as all of them read it."""
+    return base64.b64encode(blob_of(b"ED25519\0", base64.b64decode(encoded)[-32:])).decode()
+
+
 def fill_in(text: str, key: str) -> bytes:
     """Put real keys for the placeholders in the text of a known_hosts file.
 
     Args:
         text: ``KEY`` is the key that the host shows, ``OTHER`` one of the same type, ``RSA`` and
             ``SK`` are of other types; ``CUT`` has lost its end, ``DIRTY`` has a character too many
-            and ``EMPTY`` is nothing but its type. Each character is a byte.
+            and ``EMPTY`` is nothing but its type; ``SPACED`` and ``DISGUISED`` are the same key
+            written in another way. Each character is a byte.
         key: Type and base64 of the key that the host shows.
     """
     key_type, encoded = key.split()
@@ -112,6 +119,8 @@ def fill_in(text: str, key: str) -> bytes:
         "EMPTY": f"{key_type} {base64.b64encode(blob_of(key_type.encode())).decode()}",
         "MISNAMED": f"ssh-rsa {encoded}",
         "SIGNATURE": f"rsa-sha2-256 {rsa().get_base64()}",
+        "SPACED": f"{key_type} {encoded[:9]}\r{encoded[9:20]}\v{encoded[20:30]}\f{encoded[30:]}\r",
+        "DISGUISED": f"{key_type} {disguise(encoded)}",
     }
     return re.sub("|".join(keys), lambda match: keys[match[0]], text).encode("latin-1")
 
@@ -190,6 +199,15 @@ CASES: dict[str, tuple[str, str, int, Verdict]] = {
     "a hash of an unknown kind": (f"|2{hashed('host')[2:]} KEY\n", "host", 22, UNKNOWN),
     "a hash without a digest": ("|1|Zm9v KEY\n", "host", 22, UNKNOWN),
     "a hash with a short salt": (f"{hashed('host', 19)} KEY\n", "host", 22, UNKNOWN),
+    "a pattern as long as can be": (f"host,{'x' * 1022} KEY\n", "host", 22, KNOWN),
+    "a pattern that is too long": (f"host,{'x' * 1023} KEY\n", "host", 22, UNKNOWN),
+    "an exception before one that is too long": (
+        f"*,!host,{'x' * 1023} KEY\nhost KEY\n",
+        "host",
+        22,
+        KNOWN,
+    ),
+    "an exception that is too long": (f"*,!{'x' * 1023} KEY\n", "host", 22, UNKNOWN),
     "a hash that isn't base64": ("|1|?|? KEY\n", "host", 22, UNKNOWN),
     # Markers
     "a revoked key": ("@revoked host KEY\n", "host", 22, REVOKED),
@@ -205,6 +223,13 @@ CASES: dict[str, tuple[str, str, int, Verdict]] = {
     "a certification authority": ("@cert-authority * KEY\n", "host", 22, UNKNOWN),
     "another authority": ("@cert-authority * OTHER\nhost KEY\n", "host", 22, KNOWN),
     "an unknown marker": ("@trusted host KEY\n", "host", 22, UNKNOWN),
+    "an unknown marker that ends in a host": ("@trusted,host KEY\n", "host", 22, UNKNOWN),
+    "a marker without a blank": ("@revoked,host KEY\nhost KEY\n", "host", 22, KNOWN),
+    "a marker before such a one": ("@revoked @x,host KEY\nhost KEY\n", "host", 22, KNOWN),
+    "white space in the revoked key": ("@revoked host SPACED\nhost KEY\n", "host", 22, REVOKED),
+    "white space in the key": ("host SPACED\n", "host", 22, KNOWN),
+    "revoked in another form": ("@revoked host DISGUISED\nhost KEY\n", "host", 22, REVOKED),
+    "known in another form": ("host DISGUISED\n", "host", 22, KNOWN),
     "two markers": ("@revoked @cert-authority * KEY\nhost KEY\n", "host", 22, KNOWN),
     # The form of lines
     "a comment": ("host KEY me@there since  2019\n", "host", 22, KNOWN),
@@ -218,6 +243,9 @@ CASES: dict[str, tuple[str, str, int, Verdict]] = {
     "bytes that are no UTF-8": ("\xff\xfe KEY\nhost KEY \xe9\xff\n", "host", 22, KNOWN),
     "NULs left by a crash": ("\0\0\0\0\nhost KEY\n\0\0\0", "host", 22, KNOWN),
     "a NUL after the key": ("host KEY\0\n", "host", 22, KNOWN),
+    "a NUL after the host": ("@revoked host\0KEY\nhost KEY\n", "host", 22, REVOKED),
+    "two NULs after the host": ("host\0\0KEY\n", "host", 22, UNKNOWN),
+    "a carriage return for a blank": ("host\rKEY\n", "host", 22, UNKNOWN),
     # Malformed lines
     "a key that was cut off": ("host CUT\n", "host", 22, UNKNOWN),
     "a key that is only its type": ("host EMPTY\n", "host", 22, UNKNOWN),
@@ -240,50 +268,17 @@ def test_verdict(file: Path, text: str, host: str, port: int, verdict: Verdict) 
 
 
 @pytest.fixture(scope="session")
-def ask_ssh(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, int], Verdict]:
-    """Asks the real ssh for its verdict; it talks to a real sshd on its standard input."""
-    if os.geteuid() == 0:
-        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
-    directory = tmp_path_factory.mktemp("ssh")
-    generate = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{directory}/key"]
-    subprocess.run(generate, check=True)
-    (directory / "sshd_config").write_text(f"HostKey {directory}/key\nUsePAM no\nPidFile none\n")
-    key = " ".join((directory / "key.pub").read_text().split()[:2])
-
-    def ask(text: str, host: str, port: int) -> Verdict:
-        (directory / "known_hosts").write_bytes(fill_in(text, key))
-        options = {
-            "BatchMode": "yes",
-            "GlobalKnownHostsFile": "/dev/null",
-            "KexAlgorithms": "curve25519-sha256",
-            "PreferredAuthentications": "none",
-            "ProxyCommand": f"{SSHD} -i -f {directory}/sshd_config",
-            "StrictHostKeyChecking": "yes",
-            "UserKnownHostsFile": f"{directory}/known_hosts",
-        }
-        command = ["ssh", "-v", "-F", "none", "-l", "nobody", "-p", str(port)]
-        command += [f"-o{name}={value}" for name, value in options.items()]
-        run = subprocess.run([*command, "--", host], capture_output=True, text=True, timeout=20)
-        signs = {
-            "REVOKED HOST KEY DETECTED": REVOKED,
-            "REMOTE HOST IDENTIFICATION HAS CHANGED": CHANGED,
-            "is known and matches the": KNOWN,
-            "host key is known for": UNKNOWN,
-        }
-        for sign, verdict in signs.items():
-            if sign in run.stderr:
-                return verdict
-        raise AssertionError(run.stderr)
-
-    return ask
+def openssh(tmp_path_factory: pytest.TempPathFactory) -> OpenSSHClient:
+    return OpenSSHClient(tmp_path_factory.mktemp("ssh"))
 
 
 @needs("ssh", "ssh-keygen", SSHD)
 @each_case
 def test_ssh_comes_to_the_same_verdict(
-    ask_ssh: Callable[[str, str, int], Verdict], text: str, host: str, port: int, verdict: Verdict
+    openssh: OpenSSHClient, text: str, host: str, port: int, verdict: Verdict
 ) -> None:
-    assert ask_ssh(text, host, port) is verdict
+    lines = fill_in(text, openssh.keys["ssh-ed25519"])
+    assert openssh.judge(lines, host, port)[0] is verdict
 
 
 def test_explicit_port_outweighs_a_key_revoked_for_the_plain_host(file: Path) -> None:
@@ -297,7 +292,7 @@ def test_every_type_of_key_is_known_again(file: Path, key_type: str) -> None:
     key = KEY_MAKERS[key_type]()
     known_hosts = load(file, f"host {public_text(key)}\n".encode())
     assert known_hosts.verify("host", 22, key) is KNOWN
-    assert known_hosts.key_types("host", 22) == [key_type]
+    assert known_hosts.key_types("host", 22) == {key_type}
 
 
 def test_a_pattern_of_many_stars_takes_no_time(file: Path) -> None:
@@ -344,22 +339,37 @@ def test_find_falls_back_to_the_plain_host(file: Path, text: str, lines: list[in
 @pytest.mark.parametrize(
     ("text", "port", "key_types"),
     [
-        ("", 22, []),
-        ("host RSA\nhost KEY\nhost OTHER\n", 22, ["ssh-rsa", "ssh-ed25519"]),
-        ("host KEY\nhost RSA\n", 22, ["ssh-ed25519", "ssh-rsa"]),
-        ("host SIGNATURE\n", 22, ["ssh-rsa"]),
-        ("host SK\nhost KEY\n", 22, ["sk-ssh-ed25519@openssh.com", "ssh-ed25519"]),
-        ("@cert-authority * KEY\n@revoked * OTHER\nhost RSA\n", 22, ["ssh-rsa"]),
-        ("@revoked * KEY\nhost KEY\nhost RSA\n", 22, ["ssh-rsa"]),
-        ("host RSA\n[host]:2222 KEY\n", 2222, ["ssh-ed25519"]),
-        ("host RSA\n[host]:2223 KEY\n", 2222, ["ssh-rsa"]),
+        ("", 22, set()),
+        ("host RSA\nhost KEY\nhost OTHER\n", 22, {"ssh-rsa", "ssh-ed25519"}),
+        ("host SIGNATURE\n", 22, {"ssh-rsa"}),
+        ("host SK\nhost KEY\n", 22, {"sk-ssh-ed25519@openssh.com", "ssh-ed25519"}),
+        ("@cert-authority * KEY\n@revoked * OTHER\nhost RSA\n", 22, {"ssh-rsa"}),
+        ("@revoked * KEY\nhost KEY\nhost RSA\n", 22, {"ssh-rsa"}),
+        ("@revoked * KEY\nhost KEY\nhost OTHER\n", 22, set()),
+        ("@revoked * KEY\nhost OTHER\nhost KEY\n", 22, {"ssh-ed25519"}),
+        ("host RSA\n[host]:2222 KEY\n", 2222, {"ssh-ed25519"}),
+        ("host RSA\n[host]:2223 KEY\n", 2222, set()),
     ],
 )
 def test_key_types_are_those_that_the_host_may_show(
-    file: Path, text: str, port: int, key_types: list[str]
+    file: Path, text: str, port: int, key_types: set[str]
 ) -> None:
     known_hosts = load(file, fill_in(text, public_text(ed25519(1))))
     assert known_hosts.key_types("host", port) == key_types
+
+
+@pytest.mark.parametrize(
+    ("known", "order"),
+    [
+        ([], [0, 1, 2, 3]),
+        (["ssh-rsa"], [2, 3, 0, 1]),
+        (["ssh-rsa", "ecdsa-sha2-nistp256"], [1, 2, 3, 0]),
+        (["ssh-rsa", "ssh-ed25519"], [0, 1, 2, 3]),
+    ],
+)
+def test_known_types_come_first_but_in_our_order(known: list[str], order: list[int]) -> None:
+    types = ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256"]
+    assert list(order_by_known(types, known)) == [types[number] for number in order]
 
 
 @pytest.mark.parametrize(
@@ -458,7 +468,7 @@ def test_any_file_and_any_host_give_a_verdict(
     verdict = known_hosts.verify(host, port, ed25519(1))
     assert isinstance(verdict, Verdict)
     assert verdict is UNKNOWN or keys
-    assert set(known_hosts.key_types(host, port)) <= {key.key_type for key in keys}
+    assert known_hosts.key_types(host, port) <= {key.key_type for key in keys}
 
 
 @settings(deadline=None)
@@ -772,6 +782,19 @@ def test_processes_that_add_at_a_time_tear_and_repeat_no_line(file: Path) -> Non
 
 
 @needs("ssh-keygen")
+def test_a_key_is_revoked_by_a_certificate_for_it(tmp_path: Path) -> None:
+    host, authority = (generate_key(tmp_path / name) for name in ("host", "authority"))
+    sign = ["ssh-keygen", "-q", "-s", str(authority), "-h", "-I", "id", "-n", "host", f"{host}.pub"]
+    subprocess.run(sign, check=True)
+    key, certificate = public_key(host), public_key(f"{host}-cert")
+    shown = paramiko.Ed25519Key.from_private_key_file(str(host))
+    file = tmp_path / "known_hosts"
+    assert load(file, f"host {certificate}\n".encode()).verify("host", 22, shown) is CHANGED
+    text = f"@revoked * {certificate}\nhost {key}\n".encode()
+    assert load(file, text).verify("host", 22, shown) is REVOKED
+
+
+@needs("ssh-keygen")
 def test_a_hidden_name_is_found_by_its_host_alone(file: Path) -> None:
     add(str(file), "host", 2222, ed25519(1), hashed=True)
     assert b"host" not in file.read_bytes()
@@ -782,7 +805,8 @@ def test_a_hidden_name_is_found_by_its_host_alone(file: Path) -> None:
 
 
 def test_a_file_of_keys_is_read(file: Path) -> None:
-    file.write_text(f"# no key\n\n{public_text(ed25519(1))} of somebody\n{public_text(rsa())}")
+    spaced = public_text(ed25519(1)).replace("AAAI", "AA\r\v\fAI")
+    file.write_bytes(f"# no key\n\n{spaced} of somebody\n{public_text(rsa())}".encode())
     assert load_keys(str(file)) == [ed25519(1).asbytes(), rsa().asbytes()]
 
 

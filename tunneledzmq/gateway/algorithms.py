@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .login import Login, LoginError
+from .wildcards import match_list, match_pattern
 
 if TYPE_CHECKING:
     from .transport import ForwardTransport
 
-__all__ = ["apply_list", "choose_algorithms"]
+__all__ = ["apply_list", "choose_algorithms", "order_by_known"]
 
 # Ciphers of OpenSSH that paramiko lacks: they may stand in a list that has others too.
 _OTHER_CIPHERS = ("chacha20-poly1305@openssh.com", "rijndael-cbc@lysator.liu.se")
@@ -22,7 +22,7 @@ _OLD_NAMES = {"curve25519-sha256": "curve25519-sha256@libssh.org"}
 
 
 def choose_algorithms(
-    transport: ForwardTransport, login: Login, known_types: Iterable[str]
+    transport: ForwardTransport, login: Login, known_types: Collection[str]
 ) -> None:
     """Set what is offered to the server, in which order.
 
@@ -54,7 +54,7 @@ def choose_algorithms(
         plain = [name for name in key_types if "-cert-" not in name]
         types = _apply(login, "HostKeyAlgorithms", wanted, types, plain)
     if wanted is None or wanted[0].startswith(("+", "-")):
-        types = _known_first(types, known_types)
+        types = order_by_known(types, known_types)
     options.key_types = tuple(types)
     if login.pubkey_accepted_algorithms is not None:
         default = transport.preferred_pubkeys
@@ -79,9 +79,9 @@ def apply_list(spec: Sequence[str], default: Iterable[str], known: Iterable[str]
     sign = spec[0][0] if spec and spec[0].startswith(("+", "-", "^")) else ""
     patterns = [_OLD_NAMES.get(item, item) for item in (spec[0].removeprefix(sign), *spec[1:])]
     known, default = list(known), list(default)
-    matching = [name for pattern in patterns for name in known if _match(name, pattern)]
     if sign == "-":
-        return [name for name in default if name not in matching]
+        return [name for name in default if not match_list(name, ",".join(patterns))]
+    matching = [name for pattern in patterns for name in known if match_pattern(name, pattern)]
     if sign == "+":
         matching = default + matching
     elif sign == "^":
@@ -106,16 +106,13 @@ def _unknown(login: Login, word: str, spec: Sequence[str], known: Iterable[str])
     )
 
 
-def _known_first(types: Sequence[str], known_types: Iterable[str]) -> list[str]:
-    """Ask for the kinds of keys first that are known for the host, as OpenSSH does."""
-    first = [
-        name
-        for kind in known_types
-        for name in (("rsa-sha2-512", "rsa-sha2-256") if kind == "ssh-rsa" else (kind,))
-        if name in types
-    ]
-    return list(dict.fromkeys([*first, *types]))
+def order_by_known(types: Sequence[str], known_types: Collection[str]) -> Sequence[str]:
+    """Ask for the kinds of keys first that are known for the host (``order_hostkeyalgs``).
 
+    They keep their order among each other, and all of it is kept where the best one is known.
+    """
 
-def _match(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern.replace("[", "[[]"))
+    def is_unknown(name: str) -> bool:
+        return ("ssh-rsa" if name.startswith("rsa-sha2-") else name) not in known_types
+
+    return types if not is_unknown(types[0]) else sorted(types, key=is_unknown)

@@ -1,27 +1,26 @@
 """Verification of SSH host keys against ``known_hosts`` files, as OpenSSH does it.
 
-The format is sshd(8)'s "SSH_KNOWN_HOSTS FILE FORMAT", the verdicts are those of ``check_host_key``
-in OpenSSH's ``sshconnect.c``. Keys are compared as raw blobs, so that types that paramiko doesn't
-implement are as good as any. Replaces ``paramiko.HostKeys``, which has no patterns and no markers.
+The verdicts are those of ``check_host_key`` in OpenSSH's ``sshconnect.c``; :mod:`.hostfile` reads
+the lines. Types that paramiko doesn't implement are as good as any. Replaces
+``paramiko.HostKeys``, which has no patterns and no markers.
 """
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import enum
 import errno
-import fnmatch
-import hmac
-import logging
 import os
 import re
-import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from .addresses import canonical_host, lower
+from .hostfile import hash_name, parse
+from .hostkeys import ShortKeyError, read_key
 
 if sys.platform != "win32":
     import fcntl
@@ -44,19 +43,12 @@ __all__ = [
 DEFAULT_USER_FILES = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 DEFAULT_SYSTEM_FILES = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 
-logger = logging.getLogger("tunneledzmq")
-
 _SSH_PORT = 22
-_SALT_SIZE = 20
 
 # Seconds to wait for another process that adds a key: a lock may be anybody's who may read the
 # file, and OpenSSH takes none.
 _LOCK_TIMEOUT = 1.0
 _LOCK_STEP = 0.002
-_MARKERS = {b"@revoked": "revoked", b"@cert-authority": "cert-authority"}
-
-# Names of signatures (RFC 8332) made with an ssh-rsa key; OpenSSH takes them for the key's type.
-_RSA_SIGNATURES = (b"rsa-sha2-256", b"rsa-sha2-512")
 
 # With one of these in it, a host's name would be a pattern, a marker or another field or line.
 _NOT_IN_A_NAME = re.compile(r"[@?*#\[\]|'\"\\!,\x00-\x20\x7f]|^$")
@@ -87,7 +79,8 @@ class KnownKey:
         line: Number of the line, from 1.
         marker: ``""``, ``"revoked"`` or ``"cert-authority"``.
         key_type: As in the key itself: ``"ssh-rsa"``, never ``"rsa-sha2-256"``.
-        blob: The public key as RFC 4253 section 6.6 encodes it.
+        blob: The public key as RFC 4253 section 6.6 encodes it; of a certificate, its key.
+        certificate: Whether the line has a certificate, which is no key of the host's.
     """
 
     file: str
@@ -95,13 +88,14 @@ class KnownKey:
     marker: str
     key_type: str
     blob: bytes
+    certificate: bool = False
 
 
 class KnownHosts:
     """The entries of some known_hosts files, in file order; immutable."""
 
-    def __init__(self, entries: Iterable[_Entry] = ()) -> None:
-        self._entries = tuple(entries)
+    def __init__(self, files: Iterable[tuple[str, bytes]] = ()) -> None:
+        self._entries = [(path, entry) for path, text in files for entry in parse(path, text)]
 
     @classmethod
     def load(cls, files: Iterable[str]) -> KnownHosts:
@@ -113,11 +107,11 @@ class KnownHosts:
         Raises:
             OSError: A file exists but cannot be read; names the file.
         """
-        entries: list[_Entry] = []
+        texts = []
         for path in map(os.path.expanduser, files):
             with contextlib.suppress(FileNotFoundError), _naming(path), open(path, "rb") as stream:
-                entries += _parse(path, stream.read())
-        return cls(entries)
+                texts.append((path, stream.read()))
+        return cls(texts)
 
     def find(self, host: str, port: int) -> list[KnownKey]:
         """Return all keys that the files have for a host, with or without a marker.
@@ -129,16 +123,20 @@ class KnownHosts:
             keys += self._lookup(host, _SSH_PORT)
         return list(dict.fromkeys(keys))
 
-    def key_types(self, host: str, port: int) -> list[str]:
-        """Return the types of the keys that the host may show, in file order.
+    def key_types(self, host: str, port: int) -> set[str]:
+        """Return the types of the keys that the host may show.
 
         A client that asks for these first isn't shown a key of a type that isn't known yet, which
-        it would have to take for a changed key.
+        it would have to take for a changed key. As in OpenSSH's ``order_hostkeyalgs``, the plain
+        `host` is no help, and of each type the first key is looked at.
         """
-        keys = self.find(host, port)
+        keys = self._lookup(host, port)
         revoked = {key.blob for key in keys if key.marker == "revoked"}
-        usable = (key for key in keys if not key.marker and key.blob not in revoked)
-        return list(dict.fromkeys(key.key_type for key in usable))
+        first: dict[str, bytes] = {}
+        for key in keys:
+            if not key.marker and not key.certificate:
+                first.setdefault(key.key_type, key.blob)
+        return {key_type for key_type, blob in first.items() if blob not in revoked}
 
     def verify(self, host: str, port: int, key: paramiko.PKey) -> Verdict:
         """Judge the key that a host has shown.
@@ -158,8 +156,12 @@ class KnownHosts:
         return verdict
 
     def _lookup(self, host: str, port: int) -> list[KnownKey]:
-        name = os.fsencode(lookup_name(host, port))
-        return [entry.key for entry in self._entries if entry.hosts.match(name)]
+        name = lookup_name(host, port)
+        return [
+            KnownKey(path, entry.line, entry.marker, *entry.key)
+            for path, entry in self._entries
+            if entry.hosts.match(name)
+        ]
 
 
 def fingerprint(key: paramiko.PKey) -> str:
@@ -175,13 +177,7 @@ def lookup_name(host: str, port: int) -> str:
         host: A name, or an address without brackets.
         port: Its SSH port; only 22 gives the plain name.
     """
-    # Bytes, since Python would make addresses of names that aren't ASCII, and ssh wouldn't.
-    encoded = os.fsencode(host)
-    try:
-        address = socket.getaddrinfo(encoded, None, flags=socket.AI_NUMERICHOST)[0][4]
-        name, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
-    except (OSError, ValueError):
-        name = os.fsdecode(encoded.lower())
+    name = lower(canonical_host(host))
     return name if port == _SSH_PORT else f"[{name}]:{port}"
 
 
@@ -197,13 +193,15 @@ def load_keys(file: str) -> list[bytes]:
     if text.startswith(b"SSHKRL\n\0"):
         raise ValueError("a key revocation list (KRL), for which backend='openssh' is needed")
     blobs = []
-    for number, line in enumerate(text.split(b"\n"), start=1):
-        fields = line.split()
-        if not fields or fields[0].startswith(b"#"):
+    for number, raw in enumerate(text.split(b"\n"), start=1):
+        line = raw.partition(b"\0")[0].lstrip(b" \t")
+        if not line or line.startswith(b"#"):
             continue
         try:
-            blobs.append(_parse_key(fields[0], fields[1])[1])
-        except (ValueError, IndexError):
+            blobs.append(read_key(line).blob)
+        except ShortKeyError:
+            continue  # it is believed nowhere
+        except ValueError:
             raise ValueError(f"line {number} is no public key") from None
     return blobs
 
@@ -231,127 +229,25 @@ def add(file: str, host: str, port: int, key: paramiko.PKey, *, hashed: bool = F
     with _naming(path), _open_locked(path) as descriptor:
         with open(descriptor, "rb", closefd=False) as stream:
             text = stream.read()
-        verdict = KnownHosts(_parse(path, text)).verify(host, port, key)
+        verdict = KnownHosts([(path, text)]).verify(host, port, key)
         if verdict is not Verdict.UNKNOWN:
             return verdict
         newline = "" if not text or text.endswith(b"\n") else "\n"
         name = lookup_name(host, port)
         line = (
-            f"{newline}{_hash_name(name) if hashed else name} {key.get_name()} {key.get_base64()}\n"
+            f"{newline}{hash_name(name) if hashed else name} {key.get_name()} {key.get_base64()}\n"
         )
         _append(descriptor, os.fsencode(line))
     return verdict
 
 
-def _hash_name(name: str) -> str:
-    salt = os.urandom(_SALT_SIZE)
-    digest = hmac.digest(salt, os.fsencode(name), "sha1")
-    encoded = (binascii.b2a_base64(part, newline=False).decode() for part in (salt, digest))
-    return f"|1|{'|'.join(encoded)}"
-
-
-class _Patterns(NamedTuple):
-    accepted: tuple[bytes, ...]
-    excepted: tuple[bytes, ...]
-
-    def match(self, name: bytes) -> bool:
-        return any(_match_wildcards(name, pattern) for pattern in self.accepted) and not any(
-            _match_wildcards(name, pattern) for pattern in self.excepted
-        )
-
-
-class _HashedName(NamedTuple):
-    salt: bytes
-    digest: bytes
-
-    def match(self, name: bytes) -> bool:
-        return hmac.digest(self.salt, name, "sha1") == self.digest
-
-
-class _Entry(NamedTuple):
-    hosts: _Patterns | _HashedName
-    key: KnownKey
-
-
 def _judge(keys: list[KnownKey], blob: bytes) -> Verdict:
     if any(key.marker == "revoked" and key.blob == blob for key in keys):
         return Verdict.REVOKED
-    blobs = [key.blob for key in keys if not key.marker]
-    if blob in blobs:
+    known = [key for key in keys if not key.marker]
+    if any(key.blob == blob and not key.certificate for key in known):
         return Verdict.KNOWN
-    return Verdict.CHANGED if blobs else Verdict.UNKNOWN
-
-
-def _match_wildcards(name: bytes, pattern: bytes) -> bool:
-    if b"*" not in pattern and b"?" not in pattern:
-        return name == pattern
-    return fnmatch.fnmatchcase(name, pattern.replace(b"[", b"[[]"))
-
-
-def _parse(path: str, text: bytes) -> Iterator[_Entry]:
-    for number, raw in enumerate(text.split(b"\n"), start=1):
-        # For OpenSSH a NUL ends the line; a crash may leave blocks of them in a file.
-        line = raw.partition(b"\0")[0].lstrip(b" \t").rstrip(b" \t\r")
-        if not line or line.startswith(b"#"):
-            continue
-        try:
-            yield _parse_line(path, number, line)
-        except ValueError as exc:
-            logger.debug("%s:%d: line skipped: %s", path, number, exc)
-
-
-def _parse_line(path: str, number: int, line: bytes) -> _Entry:
-    fields = re.split(rb"[ \t]+", line)
-    marker = _MARKERS.get(fields[0], "")
-    if marker:
-        del fields[0]
-    if len(fields) < 3:
-        raise ValueError("host names, key type or key missing")
-    key_type, blob = _parse_key(fields[1], fields[2])
-    return _Entry(_parse_hosts(fields[0]), KnownKey(path, number, marker, key_type, blob))
-
-
-def _parse_hosts(field: bytes) -> _Patterns | _HashedName:
-    if field.startswith(b"|"):
-        _, version, *rest = field.split(b"|")
-        hashed = _HashedName(*map(_decode_base64, rest)) if len(rest) == 2 else None
-        if version != b"1" or hashed is None or len(hashed.salt) != _SALT_SIZE:
-            raise ValueError("hashed host name of an unknown kind")
-        return hashed
-    patterns = field.lower().split(b",")
-    return _Patterns(
-        accepted=tuple(pattern for pattern in patterns if not pattern.startswith(b"!")),
-        excepted=tuple(pattern[1:] for pattern in patterns if pattern.startswith(b"!")),
-    )
-
-
-def _parse_key(name: bytes, field: bytes) -> tuple[str, bytes]:
-    blob = _decode_base64(field)
-    key_type = b"ssh-rsa" if name in _RSA_SIGNATURES else name
-    strings = list(_split_strings(blob))
-    if len(strings) < 2 or strings[0] != key_type:
-        raise ValueError("the key isn't of the type that the line names")
-    return key_type.decode("ascii"), blob
-
-
-def _split_strings(blob: bytes) -> Iterator[bytes]:
-    # A public key consists of strings and mpints, each with its length in front (RFC 4251 section
-    # 5), whatever its type: so a key that was cut off shows.
-    end = 0
-    while end < len(blob):
-        start = end + 4
-        end = start + int.from_bytes(blob[end:start], "big")
-        if end > len(blob):
-            raise ValueError("the key is cut off")
-        yield blob[start:end]
-
-
-def _decode_base64(text: bytes) -> bytes:
-    data = binascii.a2b_base64(text)
-    # binascii overlooks alien characters, padding and spare bits that OpenSSH doesn't.
-    if binascii.b2a_base64(data, newline=False) != text:
-        raise ValueError("not base64")
-    return data
+    return Verdict.CHANGED if known else Verdict.UNKNOWN
 
 
 @contextlib.contextmanager

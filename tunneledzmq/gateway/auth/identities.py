@@ -102,15 +102,26 @@ class _Search:
             return
         timeout = min(_LIST_TIMEOUT, _LIST_SHARE * self._login.connect_timeout)
         try:
-            self._held = agent.keys(timeout)
+            held = agent.keys(timeout)
         except AgentTimeout as exc:
             self._found.agent_silent = True
             self._leave_out(f"the ssh-agent at {agent.path} does not answer: {exc}")
         except AgentError as exc:
             self._note(f"the ssh-agent at {agent.path} is of no use: {exc}")
         else:
-            if not self._held:
+            self._held = [
+                (key, comment) for key, comment in held if not self._is_short(key, comment)
+            ]
+            if not held:
                 self._note(f"the ssh-agent at {agent.path} holds no keys, or is locked")
+
+    def _is_short(self, key: PublicKey, comment: str) -> bool:
+        required = self._login.required_rsa_size
+        short = key.rsa_bits is not None and key.rsa_bits < required
+        if short:
+            name = _agent_name(key, comment)
+            self._note(f"{name} has {key.rsa_bits} bits, RequiredRSASize asks for {required}")
+        return short
 
     def _in_agent(self, key: PublicKey | None) -> PublicKey | None:
         """Return a key as the agent has it: preferably plain, or with a certificate."""
@@ -133,7 +144,7 @@ class _Search:
 
     def _named_file(self, path: str) -> KeyFile:
         try:
-            file = KeyFile(path)
+            file = KeyFile(path, self._login.required_rsa_size)
             if not file.encrypted:
                 file.unlock(None)
             elif self._login.passphrase is not None and not self._in_agent(file.public):
@@ -153,7 +164,7 @@ class _Search:
         files = []
         for path in self._login.identity_files:
             try:
-                file = KeyFile(path)
+                file = KeyFile(path, self._login.required_rsa_size)
             except KeyFileError as exc:
                 if exc.errno != errno.ENOENT:
                     self._leave_out(str(exc))

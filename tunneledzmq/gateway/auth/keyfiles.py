@@ -51,12 +51,13 @@ class KeyFile:
 
     Args:
         path: of the private key, or of its certificate or public half.
+        required_rsa_size: bits that an RSA key must have (``RequiredRSASize``).
 
     Raises:
-        KeyFileError: it is missing, open to others, or no key.
+        KeyFileError: it is missing, open to others, no key, or too short.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, required_rsa_size: int = 0) -> None:
         self.path = path = path.removesuffix(_CERTIFICATE)
         self.public: PublicKey | None = None
         """`None` if it can be told only after decryption."""
@@ -66,6 +67,7 @@ class KeyFile:
         # `None` if only the public half is there, to be found in the agent.
         self._text: str | None = None
         self._key: paramiko.PKey | None = None
+        self._required_rsa_size = required_rsa_size
         try:
             text, status = _read(path)
         except OSError as exc:
@@ -78,6 +80,7 @@ class KeyFile:
                 self.lack = f"it cannot be read ({exc.strerror})"
         else:
             self._parse(text, status)
+        self._check_size()
 
     def __repr__(self) -> str:
         return f"<KeyFile {self.path}>"
@@ -118,8 +121,13 @@ class KeyFile:
         self.public = self.public or PublicKey(self._key.asbytes())
 
     def sign(self, data: bytes, algorithm: str) -> bytes:
-        """Sign `data`; the key must have been unlocked."""
+        """Sign `data`; the key must have been unlocked.
+
+        Raises:
+            KeyFileError: it is too short, which only its unlocking has shown.
+        """
         assert self._key is not None
+        self._check_size()
         signature: bytes = self._key.sign_ssh_data(data, algorithm).asbytes()
         return signature
 
@@ -148,6 +156,15 @@ class KeyFile:
         else:
             self.encrypted = "ENCRYPTED" in text
             self.public = _public_half(self.path)
+
+    def _check_size(self) -> None:
+        bits = self.public.rsa_bits if self.public is not None else None
+        if bits is not None and bits < self._required_rsa_size:
+            raise KeyFileError(
+                errno.EACCES,
+                f"the key file {self.path} is not used: its key has {bits} bits, RequiredRSASize "
+                f"asks for {self._required_rsa_size}",
+            )
 
     def _unknown_format(self, text: str) -> KeyFileError:
         advice = (

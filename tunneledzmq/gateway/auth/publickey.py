@@ -68,6 +68,8 @@ class PublicKey:
         """The key without its certificate."""
         if self.type.endswith(_CERTIFICATE):
             self._read_certificate(reader)
+        self.rsa_bits = _rsa_bits(self.plain)
+        """Of an RSA key; `None` for the others."""
 
     def _read_certificate(self, reader: Reader) -> None:
         plain_type = self.type.removesuffix(_CERTIFICATE)
@@ -104,6 +106,14 @@ def parse_line(text: str) -> PublicKey:
     if key.type != name:
         raise ValueError("no public key")
     return key
+
+
+def _rsa_bits(plain: bytes) -> int | None:
+    reader = Reader(plain)
+    if reader.string() != b"ssh-rsa":
+        return None
+    reader.string()  # the exponent
+    return int.from_bytes(reader.string(), "big").bit_length()
 
 
 def _time(seconds: int) -> str:

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import errno
 import glob
-import grp
 import logging
 import os
-import pwd
+import re
 import shlex
-import stat
+import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from paramiko.config import SSHConfig
 
+from ..addresses import canonical_host
 from ..login import LoginError
 from ..shell import ShellCommand
-from .match import Block, Situation, match_list, matches, parse_host, parse_match
+from ..wildcards import match_list
+from .match import Block, Situation, matches, parse_host, parse_match
+from .ownership import open_to_others
 from .syntax import split_arguments, split_line
 from .tokens import HOST_NAME_TOKENS, Tokens
-from .words import canonical_word, is_known, parser_of
+from .words import UNSET, canonical_word, is_known, parser_of
 
 __all__ = ["ClientConfig", "Statement"]
 
@@ -36,6 +39,9 @@ SYSTEM_DIRECTORY = "/etc/ssh"
 _MAX_DEPTH = 16
 
 _MAX_SIZE = 1 << 24
+
+# Behind a word whose line sets nothing.
+_UNSET = "_unset"
 
 
 class Statement(NamedTuple):
@@ -72,7 +78,8 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
         self._statements: list[Statement] = []
         # The first is for what stands outside of blocks.
         self._blocks = [Block("", (), None)]
-        self._ignored_unknown: list[str] = []
+        # Lines with a word that nobody knows, unless IgnoreUnknown says otherwise.
+        self._unknown: list[int] = []
         # Of the pass over the blocks: which of them count, and the HostName of the final pass.
         self._active: dict[int, bool] = {}
         self._final_host: str | None = None
@@ -102,13 +109,20 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
         """
         self._active = {0: True}
         found = self._lookup(hostname)
+        self._check_unknown(found)
         wanted = (c.kind == "final" for block in self._blocks for c in block.criteria)
         if any(wanted):
-            self._final_host = self._situation(found).tokens.host.lower()
+            family = self._value(found, "addressfamily", socket.AF_UNSPEC)
+            host = canonical_host(self._situation(found).tokens.host, family)
+            # From now on it is settled, whatever HostName the final pass finds.
+            self._final_host = host
+            found["hostname"] = len(self._statements)
+            self._statements.append(Statement("HostName", host.replace("%", "%%"), "final pass"))
             self._active = {0: True}
             found = self._lookup(hostname, found)
         result: dict[str, list[Statement]] = {}
-        for numbers in found.values():
+        # A line that sets nothing comes behind those that do.
+        for _, numbers in sorted(found.items(), key=lambda item: item[0].endswith(_UNSET)):
             for number in numbers if isinstance(numbers, list) else [numbers]:
                 statement = self._statements[int(number)]
                 result.setdefault(canonical_word(statement.word), []).append(statement)
@@ -141,18 +155,15 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
         return self._active[number]
 
     def _situation(self, found: dict[str, Any]) -> Situation:
-        def value(word: str, default: Any) -> Any:
-            return self._statements[int(found[word])].value if word in found else default
-
         asked = self._tokens
-        host = self._final_host
-        if host is None and "hostname" in found:
-            statement = self._statements[int(found["hostname"])]
+        value = partial(self._value, found)
+        host = self._final_host or asked.host_argument
+        if self._final_host is None and "hostname" in found:
+            line = self._statements[int(found["hostname"])]
             try:
-                host = asked.expand(statement.value, HOST_NAME_TOKENS)
+                host = asked.expand(line.value, HOST_NAME_TOKENS)
             except ValueError as exc:
-                raise self._error(statement.where, str(exc)) from exc
-        host = asked.host_argument if host is None else host
+                raise self._error(line.where, str(exc)) from exc
         return Situation(
             tokens=Tokens(
                 host_argument=asked.host_argument,
@@ -169,6 +180,19 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
             final=self._final_host is not None,
             run=self._run,
         )
+
+    def _value(self, found: dict[str, Any], word: str, default: Any) -> Any:
+        return self._statements[int(found[word])].value if word in found else default
+
+    def _check_unknown(self, found: dict[str, Any]) -> None:
+        """Raise where a line has an unknown word, and no IgnoreUnknown before it covers that."""
+        ignoring = int(found.get("ignoreunknown", len(self._statements)))
+        for number in self._unknown:
+            word, _, where = self._statements[number]
+            if number < ignoring or not match_list(
+                word.lower(), self._statements[ignoring].value, ignore_case=True
+            ):
+                raise self._error(where, f"bad configuration option: {word} (see IgnoreUnknown)")
 
     def _run(self, command: str) -> bool:
         logger.debug("%s: Match exec: %s", self._name, command)
@@ -192,13 +216,8 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
         """Yield the lines of a file, and of those that it includes, as paramiko is to see them."""
         block = outer
         with open(path, "rb", opener=_open_at_once) as file:
-            if check_owner and _open_to_others(os.fstat(file.fileno())):
-                raise self._error(
-                    path,
-                    "bad owner or permissions: it must be yours or root's, and writable by nobody "
-                    f"else (chmod go-w {shlex.quote(path)})",
-                    errno.EACCES,
-                )
+            if check_owner:
+                self._check_owner(path, os.fstat(file.fileno()))
             content = file.read(_MAX_SIZE) or b""
         if len(content) == _MAX_SIZE:
             raise self._error(path, f"this is no config file: {_MAX_SIZE} bytes or more")
@@ -227,13 +246,15 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
 
     def _statement(self, key: str, word: str, rest: str, where: str) -> Iterator[str]:
         arguments = split_arguments(rest)
-        if is_known(key):
-            value = parser_of(key)(arguments, rest)
-            if key == "ignoreunknown":
-                self._ignored_unknown.append(value.lower())
+        if not is_known(key):
+            self._unknown.append(len(self._statements))
+            self._statements.append(Statement(word, None, where))
+            return
+        value = parser_of(key)(arguments, rest)
+        if value is UNSET:
+            yield self._add(f"{key}{_UNSET}", Statement(word, None, where))
+        else:
             yield self._add(key, Statement(word, value, where))
-        elif not any(match_list(key, patterns) for patterns in self._ignored_unknown):
-            raise ValueError(f"bad configuration option: {word} (see IgnoreUnknown)")
 
     def _add(self, key: str, statement: Statement) -> str:
         self._statements.append(statement)
@@ -251,6 +272,7 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
                 if not of_user:
                     raise ValueError(f"bad include path {pattern}")
                 pattern = self._tokens.expand_home(pattern)
+            pattern = re.sub(r"\\(.)", lambda match: glob.escape(match[1]), pattern)
             directory = os.path.join(self._tokens.home, ".ssh") if of_user else SYSTEM_DIRECTORY
             yield from sorted(glob.glob(os.path.join(directory, pattern)))
 
@@ -258,14 +280,26 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
         self, path: str, block: int, depth: int, of_user: bool, where: str
     ) -> Iterator[str]:
         if os.path.isdir(path):  # for OpenSSH it has no lines
+            self._check_owner(path, os.stat(path))
             return
         yield f"match {block}"
         try:
             yield from self._lines(path, block, depth, of_user=of_user, check_owner=True)
+        except FileNotFoundError:
+            return  # a link to nothing, or somebody was faster
         except OSError as exc:
             raise self._error(
                 where, f"cannot read {path}: {exc.strerror}", exc.errno or errno.EIO
             ) from exc
+
+    def _check_owner(self, path: str, status: os.stat_result) -> None:
+        if open_to_others(status):
+            raise self._error(
+                path,
+                "bad owner or permissions: it must be yours or root's, and writable by nobody "
+                f"else (chmod go-w {shlex.quote(path)})",
+                errno.EACCES,
+            )
 
     def _error(self, where: str, text: str, code: int = errno.EINVAL) -> LoginError:
         message = f"{self._name}: {where}: {text}"
@@ -276,19 +310,3 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
 def _open_at_once(path: str, flags: int) -> int:
     # Nobody may be writing to a FIFO.
     return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _open_to_others(status: os.stat_result) -> bool:
-    """Tell whether somebody else than its owner and root may have written a file."""
-    if status.st_uid not in (0, os.getuid()) or status.st_mode & stat.S_IWOTH:
-        return True
-    return bool(status.st_mode & stat.S_IWGRP) and not _is_private(status.st_gid)
-
-
-def _is_private(gid: int) -> bool:
-    # Where each user has a group of his own, files are writable by it (as Debian's ssh has it).
-    try:
-        owner, group = pwd.getpwuid(os.getuid()), grp.getgrgid(gid)
-    except KeyError:
-        return False
-    return owner.pw_gid == gid and set(group.gr_mem) <= {owner.pw_name}

@@ -6,15 +6,15 @@ import ipaddress
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from ..wildcards import match_list, match_pattern
 from .syntax import split_word
 from .tokens import Tokens
 
-__all__ = ["Block", "Criterion", "Situation", "match_list", "matches", "parse_host", "parse_match"]
+__all__ = ["Block", "Criterion", "Situation", "matches", "parse_host", "parse_match"]
 
-_WITHOUT_ARGUMENT = ("all", "canonical", "final")
+_WITHOUT_ARGUMENT = ("canonical", "final")
 _WITH_ARGUMENT = (
     "exec",
     "host",
@@ -89,24 +89,39 @@ def parse_match(text: str) -> tuple[Criterion, ...]:
         ValueError: it is malformed.
     """
     criteria: list[Criterion] = []
-    rest = text
-    while rest and not rest.startswith("#"):
-        word, rest = split_word(rest)
+    word, rest = _next(text)
+    while word:
         kind = word.removeprefix("!").lower()
         argument = ""
-        if kind in _WITH_ARGUMENT:
-            if not rest or rest.startswith("#"):
+        if kind == "all":
+            # As in OpenSSH: at most one condition before it, and nothing behind.
+            argument, rest = _next(rest)
+            if len(criteria) > 1 or argument:
+                raise ValueError(f"{word!r} cannot be combined with other Match attributes")
+        elif kind in _WITH_ARGUMENT:
+            argument, rest = _next(rest)
+            if not argument:
                 raise ValueError(f"missing Match criteria for {word}")
-            argument, rest = split_word(rest)
         elif kind not in _WITHOUT_ARGUMENT:
             raise ValueError(f"unsupported Match attribute {word!r}")
         criteria.append(Criterion(kind, argument, word.startswith("!")))
+        if kind == "all":
+            break
+        word, rest = _next(rest)
     if not criteria:
         raise ValueError("one or more attributes required for Match")
-    kinds = {criterion.kind for criterion in criteria}
-    if "all" in kinds and (criteria[-1].kind != "all" or kinds - {"all", "canonical", "final"}):
-        raise ValueError("'all' cannot be combined with other Match attributes")
+    if rest:
+        raise ValueError("extra arguments at end of line")
     return tuple(criteria)
+
+
+def _next(text: str) -> tuple[str, str]:
+    """Split off a word; there is none in a comment, nor where a quote is not closed."""
+    try:
+        word, rest = split_word(text)
+    except ValueError:
+        return "", ""
+    return ("", "") if word.startswith("#") else (word, rest)
 
 
 def matches(criteria: tuple[Criterion, ...], situation: Situation) -> bool:
@@ -116,8 +131,11 @@ def matches(criteria: tuple[Criterion, ...], situation: Situation) -> bool:
         ValueError: a command cannot be run.
     """
     if not criteria or criteria[0].kind == "pattern":
-        hits = [c for c in criteria if _match(situation.block_host, c.argument)]
+        hits = [c for c in criteria if match_pattern(situation.block_host, c.argument)]
         return not criteria or (bool(hits) and not any(c.negated for c in hits))
+    for criterion in criteria:
+        if criterion.kind == "exec":  # an unknown token is an error in what is not run too
+            situation.tokens.expand(criterion.argument)
     return all(_holds(c, situation) != c.negated for c in criteria)
 
 
@@ -129,9 +147,9 @@ def _holds(criterion: Criterion, situation: Situation) -> bool:
     if kind in ("canonical", "final"):
         return situation.final
     if kind == "host":
-        return match_list(tokens.host.lower(), argument.lower())
+        return match_list(tokens.host, argument, ignore_case=True)
     if kind == "originalhost":
-        return match_list(tokens.host_argument.lower(), argument.lower())
+        return match_list(tokens.host_argument, argument, ignore_case=True)
     if kind == "user":
         return match_list(tokens.user, argument)
     if kind == "localuser":
@@ -147,23 +165,6 @@ def _holds(criterion: Criterion, situation: Situation) -> bool:
     if kind == "version":
         return match_list("tunneledzmq", argument)
     return False  # "command": there is none
-
-
-def _match(text: str, pattern: str) -> bool:
-    if "*" not in pattern and "?" not in pattern:
-        return text == pattern
-    return fnmatchcase(text, pattern.replace("[", "[[]"))
-
-
-def match_list(text: str, patterns: str) -> bool:
-    """Match a comma-separated list of patterns, of which some may be excluded with ``!``."""
-    hit = False
-    for pattern in patterns.split(","):
-        if _match(text, pattern.removeprefix("!")):
-            if pattern.startswith("!"):
-                return False
-            hit = True
-    return hit
 
 
 def _in_networks(patterns: str) -> bool:

@@ -20,6 +20,8 @@ _METHODS = {
     "keyboard-interactive": "kbdinteractiveauthentication",
     "password": "passwordauthentication",
 }
+# Bits of an RSA key below which OpenSSH takes none.
+_MIN_RSA_SIZE = 1024
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 
@@ -35,7 +37,9 @@ def resolve(request: Request) -> Login:
     name = server_name(tokens.user, tokens.host, tokens.port)
     jump, command = settings.proxy()
     alive_count = _first(request.server_alive_count_max, settings.get("serveralivecountmax"), 3)
-    alive_interval = _first(request.server_alive_interval, settings.get("serveraliveinterval"), 15)
+    alive_interval = _first(
+        request.server_alive_interval, settings.get("serveraliveinterval", 15) or 0
+    )
     return Login(
         server=name,
         host=tokens.host,
@@ -62,7 +66,7 @@ def resolve(request: Request) -> Login:
         revoked_host_keys=settings.path("revokedhostkeys"),
         host_key_alias=tokens.host_key_alias,
         host_key_algorithms=settings.get("hostkeyalgorithms"),
-        required_rsa_size=settings.get("requiredrsasize", 1024),
+        required_rsa_size=max(_MIN_RSA_SIZE, settings.get("requiredrsasize", 0)),
         pubkey_accepted_algorithms=settings.get("pubkeyacceptedalgorithms"),
         keyfiles=request.keyfiles,
         identity_files=_identity_files(request, settings),
@@ -145,7 +149,7 @@ def _global_known_hosts(request: Request, settings: Settings) -> list[str]:
     if request.known_hosts:
         return []
     if settings.get("globalknownhostsfile") is not None:
-        return settings.path_list("globalknownhostsfile")
+        return settings.plain_path_list("globalknownhostsfile")
     return [os.path.join(SYSTEM_DIRECTORY, f"ssh_known_hosts{suffix}") for suffix in ("", "2")]
 
 

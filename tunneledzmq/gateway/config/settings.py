@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ...options import parse_server
+from ..addresses import canonical_host, is_address, lower
 from ..login import LoginError, Request
 from .files import Statement
+from .hops import Hop
 from .tokens import HOST_NAME_TOKENS, PROXY_TOKENS, Tokens
 from .words import HONOURED, REFUSED
 
@@ -19,6 +21,7 @@ __all__ = ["DEFAULT_PORT", "Settings"]
 
 logger = logging.getLogger("tunneledzmq")
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 DEFAULT_PORT = 22
@@ -38,8 +41,8 @@ class Settings:
             user=self.get("user", request.local_user),
             local_user=request.local_user,
             home=request.home,
-            host_key_alias=self.get("hostkeyalias", "").lower() or None,
-            jump=next(iter(self.get("proxyjump", [])), ""),
+            host_key_alias=lower(self.get("hostkeyalias", "")) or None,
+            jump=next((hop.host for hop in reversed(self.get("proxyjump", []))), ""),
         )
 
     def get(self, word: str, default: Any = None) -> Any:
@@ -58,8 +61,11 @@ class Settings:
 
     def path_list(self, word: str) -> list[str]:
         """Return the paths of a word that takes several."""
-        line = self._found[word][0]
-        return [self._expand(line, self._path, each) for each in line.value]
+        return self._list(word, self._path)
+
+    def plain_path_list(self, word: str) -> list[str]:
+        """Return the paths of a word that takes several, and in them only ``~``."""
+        return self._list(word, self._plain_path)
 
     def proxy(self) -> tuple[list[str], str | None]:
         """Return the hops, and the ProxyCommand: what comes first counts."""
@@ -88,6 +94,8 @@ class Settings:
             raise self._error(line, f"the connection is refused: {line.value}", errno.EACCES)
         for word in self._found.keys() & REFUSED.keys():
             line, refusal = self._found[word][0], REFUSED[word]
+            if word == "checkhostip" and not self._checks_address():
+                continue
             if line.value not in refusal.harmless:
                 raise self._error(
                     line,
@@ -101,6 +109,18 @@ class Settings:
             text = ", ".join(f"{line.word} ({line.where})" for line in lines)
             logger.debug("%s: of the config file, these have no effect: %s", self.tokens.host, text)
 
+    def _checks_address(self) -> bool:
+        """Tell whether CheckHostIP makes a difference."""
+        direct = self._request.jump != "given" and self.proxy() == ([], None)
+        return direct and not is_address(self.tokens.host)
+
+    def _list(self, word: str, expand: Callable[[str], str]) -> list[str]:
+        line = self._found[word][0]
+        return [self._expand(line, expand, each) for each in line.value]
+
+    def _plain_path(self, text: str) -> str:
+        return os.path.join(self._request.directory, self.tokens.expand_home(text))
+
     def _path(self, text: str) -> str:
         return os.path.join(self._request.directory, self.tokens.expand_path(text))
 
@@ -110,19 +130,21 @@ class Settings:
         if "hostname" in self._found:
             line = self._found["hostname"][0]
             host = self._expand(line, lambda text: asked.expand(text, HOST_NAME_TOKENS), line.value)
-        return _canonical_address(host) or host.lower()
+        return canonical_host(host, self.get("addressfamily", socket.AF_UNSPEC))
 
-    def _hop(self, text: str) -> str:
-        hop = self.tokens.expand(text, PROXY_TOKENS)
-        parse_server(hop)
-        return hop
+    def _hop(self, hop: Hop) -> str:
+        host = self.tokens.expand(hop.host, PROXY_TOKENS)
+        user = None if hop.user is None else self.tokens.expand(hop.user, PROXY_TOKENS)
+        text = str(Hop(user, host, hop.port))
+        parse_server(text)
+        return text
 
     def _proxy_command(self, text: str) -> str:
         if text == "-":
             raise ValueError("ProxyCommand - speaks over standard input, which is the program's")
         return self.tokens.expand_command(text, PROXY_TOKENS)
 
-    def _expand(self, line: Statement, expand: Callable[[str], T], text: str) -> T:
+    def _expand(self, line: Statement, expand: Callable[[S], T], text: S) -> T:
         try:
             return expand(text)
         except ValueError as exc:
@@ -130,14 +152,3 @@ class Settings:
 
     def _error(self, line: Statement, text: str, code: int = errno.EINVAL) -> LoginError:
         return LoginError("TunnelError", code, f"{self._request.host}: {line.where}: {text}")
-
-
-def _canonical_address(host: str) -> str | None:
-    """Return an IP address as the system writes it; `None` if it is a name."""
-    if ":" not in host and not host.replace(".", "").isdigit():
-        return None
-    try:
-        found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
-        return socket.getnameinfo(found[0][4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
-    except (OSError, UnicodeError):
-        return None

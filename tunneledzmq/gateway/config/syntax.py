@@ -15,15 +15,19 @@ def split_line(line: str) -> tuple[str, str]:
     """Return the keyword and what stands behind it; no keyword in an empty line or a comment.
 
     Raises:
-        ValueError: nothing stands behind it, or a quote is not closed.
+        ValueError: nothing stands behind it.
     """
-    # For C, a NUL ends the line.
-    text = line.partition("\0")[0].rstrip(_SPACE + "\f").lstrip(_SPACE)
-    if not text or text.startswith("#"):
+    text = line.partition("\0")[0]  # for C, a NUL ends the line
+    text = text[:1] + text[1:].rstrip(_SPACE + "\f")
+    try:
+        word, rest = split_word(text)
+        if not word:  # white space was first, or one "=", or ""
+            word, rest = split_word(rest)
+    except ValueError:
+        return "", ""  # OpenSSH overlooks a quote that is not closed there
+    if not word or word.startswith("#"):
         return "", ""
-    word, rest = split_word(text)
-    if not word:
-        raise ValueError("a keyword is missing")
+    rest = rest.lstrip(_SPACE)
     if not rest:
         raise ValueError(f'no argument after keyword "{word}"')
     return word, rest

@@ -108,7 +108,7 @@ class Tokens:
         if not letter or letter not in tokens:
             raise ValueError(f"unknown token %{letter}" if letter else "a % at the end")
         if letter == "C":
-            parts = (socket.gethostname(), self.host, str(self.port), self.user, self.jump)
+            parts = (socket.gethostname(), self.host, str(self.port), self.user)
             # RFC or not, it is OpenSSH's choice, and proves nothing.
             digest = hashlib.sha1("".join(parts).encode(errors="surrogateescape"))
             return digest.hexdigest()

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from ...options import parse_server
+from .hops import Hop, parse_hops
+from .numbers import parse_number, parse_port, parse_time
 
 __all__ = [
     "HONOURED",
     "REFUSED",
+    "UNSET",
     "Refusal",
     "canonical_word",
     "is_known",
     "parser_of",
-    "split_hops",
 ]
 
 Parser = Callable[[list[str], str], Any]
 """Makes the value of a line's arguments, or of its text; ValueError says what is wrong."""
 
-_MAX_INT = 2**31 - 1
-
 _FLAG = {"yes": True, "true": True, "no": False, "false": False}
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_TIME = re.compile(r"([0-9]+)([smhdw]?)", re.IGNORECASE)
+
+UNSET: Final = object()
+"""The value of a line after which the next one with its word counts."""
 
 
 # Values
@@ -53,39 +54,24 @@ def _choice(choices: Mapping[str, Any]) -> Parser:
     return _one(convert)
 
 
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text) > _MAX_INT:
-        raise ValueError(f"invalid number {text!r}")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if text.isascii() and text.isdecimal() and 0 < int(text) < 65536:
-        return int(text)
-    try:
-        return socket.getservbyname(text, "tcp")
-    except (OSError, ValueError):
-        raise ValueError(f"bad port {text!r}") from None
-
-
-def _time(text: str) -> int | None:
-    """Return seconds: ``90``, ``1m30s``, ...; `None` for ``none``."""
-    if text == "none":
-        return None
-    parts = _TIME.findall(text)
-    seconds = sum(int(number[:12]) * _SECONDS[unit.lower()] for number, unit in parts)
-    if "".join(map("".join, parts)) != text or seconds > _MAX_INT:
-        raise ValueError(f"invalid time {text!r}")
-    return seconds
+def _time(text: str) -> Any:
+    return UNSET if text == "none" else parse_time(text)
 
 
 def _agent(text: str) -> str:
+    for name, closed in re.findall(r"\$\{([^}]*)(\}?)", text):
+        if not closed or not name:
+            raise ValueError(f"environment variable ${{{name} is not complete")
+        if name not in os.environ:
+            raise ValueError(f"the environment variable ${{{name}}} is not set")
     if text.startswith("$") and not re.match(r"\$(\w+\Z|\{)", text, re.ASCII):
         raise ValueError(f"invalid environment name {text!r}")
     return text
 
 
-def _names(arguments: list[str], text: str) -> list[str]:
+def _names(arguments: list[str], text: str) -> Any:
+    if not arguments:
+        return UNSET
     if "" in arguments:
         raise ValueError("empty argument")
     if len(arguments) > 1 and "none" in map(str.lower, arguments):
@@ -98,25 +84,8 @@ def _command(arguments: list[str], text: str) -> str | None:
     return None if command.lower() == "none" else command
 
 
-def split_hops(text: str) -> list[str]:
-    """Split what stands behind ProxyJump; ``none`` is no hop.
-
-    Raises:
-        ValueError: one of them is no ``[user@]host[:port]``.
-    """
-    if text.lower() == "none":
-        return []
-    hops = text.split(",")
-    for hop in hops:
-        try:
-            parse_server(hop)
-        except ValueError as exc:
-            raise ValueError(f"invalid ProxyJump: {exc}") from None
-    return hops
-
-
-def _hops(arguments: list[str], text: str) -> list[str]:
-    return split_hops(text.lstrip(" \t=").partition("#")[0].rstrip())
+def _hops(arguments: list[str], text: str) -> list[Hop]:
+    return parse_hops(text.lstrip(" \t="))
 
 
 def _path(text: str) -> str | None:
@@ -130,6 +99,8 @@ def _anything(arguments: list[str], text: str) -> str:
 _string = _one(str)
 _flag = _choice(_FLAG)
 _list = _one(lambda text: text.split(","))
+# OpenSSH overlooks empty names of algorithms.
+_algorithms = _one(lambda text: [name for name in text.split(",") if name] or [""])
 
 
 # Words
@@ -141,12 +112,12 @@ HONOURED: dict[str, Parser] = {
     "batchmode": _flag,
     "bindaddress": _string,
     "certificatefile": _string,
-    "ciphers": _list,
+    "ciphers": _algorithms,
     "compression": _choice({"yes": True, "no": False}),
     "connecttimeout": _one(_time),
     "globalknownhostsfile": _names,
     "hashknownhosts": _flag,
-    "hostkeyalgorithms": _list,
+    "hostkeyalgorithms": _algorithms,
     "hostkeyalias": _string,
     "hostname": _string,
     "identitiesonly": _flag,
@@ -154,21 +125,21 @@ HONOURED: dict[str, Parser] = {
     "identityfile": _string,
     "ignoreunknown": _string,
     "kbdinteractiveauthentication": _flag,
-    "kexalgorithms": _list,
-    "macs": _list,
-    "numberofpasswordprompts": _one(_number),
+    "kexalgorithms": _algorithms,
+    "macs": _algorithms,
+    "numberofpasswordprompts": _one(parse_number),
     "passwordauthentication": _flag,
-    "port": _one(_port),
+    "port": _one(parse_port),
     "preferredauthentications": _list,
     "proxycommand": _command,
     "proxyjump": _hops,
-    "pubkeyacceptedalgorithms": _list,
+    "pubkeyacceptedalgorithms": _algorithms,
     "pubkeyauthentication": _choice({**_FLAG, "unbound": True, "host-bound": True}),
     "refuseconnection": _string,
-    "requiredrsasize": _one(_number),
+    "requiredrsasize": _one(parse_number),
     "revokedhostkeys": _one(_path),
-    "serveralivecountmax": _one(_number),
-    "serveraliveinterval": _one(lambda text: _time(text) or 0),
+    "serveralivecountmax": _one(parse_number),
+    "serveraliveinterval": _one(_time),
     "stricthostkeychecking": _choice(
         {
             "yes": "yes",
@@ -201,6 +172,8 @@ _BELIEVED = "which host keys are believed"
 _REACHED = "how the server is reached"
 
 REFUSED: dict[str, Refusal] = {
+    # Where the address is known with another key, the one for the name is not believed.
+    "checkhostip": Refusal(_flag, (False,), _BELIEVED),
     "bindinterface": Refusal(_string, (), _REACHED),
     "canonicalizehostname": Refusal(
         _choice({**_FLAG, "always": True}), (False,), "which server is reached"
@@ -217,7 +190,7 @@ REFUSED: dict[str, Refusal] = {
 
 _OF_OPENSSH = """
 addkeystoagent canonicaldomains canonicalizefallbacklocal canonicalizemaxdots
-canonicalizepermittedcnames casignaturealgorithms channeltimeout checkhostip
+canonicalizepermittedcnames casignaturealgorithms channeltimeout
 clearallforwardings connectionattempts controlmaster controlpath controlpersist dynamicforward
 enableescapecommandline enablesshkeysign escapechar exitonforwardfailure fingerprinthash
 forkafterauthentication forwardagent forwardx11 forwardx11timeout forwardx11trusted gatewayports
@@ -260,7 +233,7 @@ _ALIASES = {
 
 def canonical_word(word: str) -> str:
     """Return the name under which a word is known today, in lower case."""
-    word = word.lower()
+    word = word.lower() if word.isascii() else word
     return _ALIASES.get(word, word)
 
 
