@@ -242,7 +242,7 @@ def transport() -> Iterator[ForwardTransport]:
     pump = Pump()
     link = Link(ours, pump)
     with theirs:
-        yield ForwardTransport(link, pump, lambda transport, error: None)
+        yield ForwardTransport(link, lambda transport, reason: None)
         link.abort()
     pump.close()
 

@@ -9,6 +9,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -573,14 +574,14 @@ def test_a_program_in_the_background_does_not_take_the_terminal(echo: Peer, tmp_
 
 
 def nobody() -> Questions:
-    questions = Questions(lambda message: None)
+    questions = Questions(lambda message: None, count(1))
     questions.give_up()
     return questions
 
 
 def test_batch_mode_asks_nobody() -> None:
     asked: list[Any] = []
-    questions = Questions(asked.append)
+    questions = Questions(asked.append, count(1))
     login = Login("me@host:22", "host", 22, "me", batch_mode=True)
     passwords = Passwords(login, questions)
     assert list(passwords) == []
