@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -329,9 +330,9 @@ def test_hops_that_cannot_be_told_the_options_are_not_gone_over(
         (tmp_path / "bin" / "ssh").chmod(0o700)
         monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
     else:
-        odd = Path(os.environ["XDG_RUNTIME_DIR"]) / "a b"
+        odd = Path(tempfile.gettempdir()) / "a b"
         odd.mkdir(0o700, exist_ok=True)
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(odd))
+        monkeypatch.setattr(tempfile, "tempdir", str(odd))
     with ctx.socket(zmq.REQ) as sock:
         with pytest.raises(GatewayError, match="jump=") as caught:
             sock.connect(echo.address, ssh=replace(behind, known_hosts=second.known_hosts))
@@ -428,7 +429,7 @@ def test_the_directory_of_the_prompts_is_closed_to_others(
     def prompt(text: str, echo: bool) -> str:
         assert str(keyfile) in text
         for directory in leaks.runtime_directories():
-            for path in [directory, *directory.iterdir()]:
+            for path in [directory, *directory.rglob("*")]:
                 modes[path.name] = path.stat().st_mode & 0o077
         return "open sesame"
 

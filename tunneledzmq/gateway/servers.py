@@ -172,8 +172,9 @@ class StreamServer(Server, _StreamForwardServer):  # type: ignore[misc]
 
     def server_close(self) -> None:
         """Close and remove the socket, if it is ours: this is called when bind() fails too."""
+        ours = self.intact()
         super().server_close()
-        if self.intact():
+        if ours:
             with suppress(OSError):
                 os.unlink(self.server_address)
 
