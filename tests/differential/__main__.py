@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import re
 import shutil
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tests.differential.compare import kind
 from tests.differential.crew import Crew
 from tests.differential.generate import generate
 from tests.differential.trial import Verdict
@@ -57,7 +57,7 @@ class Campaign:
                 print(f"discarded {task.seed}: {verdict.found[0]}", flush=True)
             return
         self.different.append(task.seed)
-        self._kinds[self._kind(task, verdict)] += 1
+        self._kinds[kind(generate(task.seed), verdict.found)] += 1
         if len(self.different) > self._arguments.show:
             print(f"DIFFERENT: {task.seed} ({verdict.again}): {verdict.found[0]}", flush=True)
             return
@@ -77,13 +77,6 @@ class Campaign:
         ]
         lines += [f"{number:6} {kind}" for kind, number in self._kinds.most_common()]
         return "\n".join(lines)
-
-    @staticmethod
-    def _kind(task: Task, verdict: Verdict) -> str:
-        """Return what is differing, without the names and numbers."""
-        where = re.sub(r"\b([nf])\d+", r"\1", verdict.found[0].partition(":")[0])
-        where = re.sub(r"step \d+", "a step", where)
-        return f"{generate(task.seed).near[0].kind}: {where.split('(')[0]}"
 
 
 def parse() -> argparse.Namespace:

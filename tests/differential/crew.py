@@ -49,7 +49,7 @@ class _Process:
 
     def close(self) -> None:
         """Let it end, and wait until it has."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin and self._process.stdout and self._process.stderr
         self._process.stdin.close()
         try:
             self._process.wait(20)
@@ -58,6 +58,7 @@ class _Process:
             self._process.wait()
         self._reader.join()
         self._process.stdout.close()
+        self._process.stderr.close()
 
     def _answer(self) -> str:
         assert self._process.stdout

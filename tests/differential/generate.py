@@ -147,8 +147,8 @@ class _Draft:
 
     def _connect_pair(self, name: str, far: str) -> None:
         if self._kind == "STREAM" or (self._kind == "ROUTER" and self._chance(0.3)):
-            if self._connects.get((name, far)):
-                return
+            if (name, far) in self._connects:
+                return  # the routing ID is taken, perhaps still so after a disconnect
             self._step(name, "connect_as", far, f"{far}".encode())
         else:
             self._step(name, "connect", far)

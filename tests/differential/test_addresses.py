@@ -240,7 +240,8 @@ def test_unusual_addresses_lead_to_the_peer(both: Both, way: str) -> None:
         there = address[len("tcp://") :]
         if way == "bare IPv6":
             peer = side.peer(zmq.PULL, "tcp://[::1]:*", IPV6=1)
-            there = f"::1:{peer.last_endpoint.decode().rpartition(':')[2]}"
+            bound = peer.getsockopt_string(zmq.LAST_ENDPOINT)
+            there = f"::1:{bound.rpartition(':')[2]}"
         else:
             peer = side.peer(zmq.PULL, address)
         source = {"source": "127.0.0.1;", "source with a port": "127.0.0.1:0;"}.get(way, "")
