@@ -52,7 +52,10 @@ class Campaign:
 
     def report(self, task: Task, verdict: Verdict) -> None:
         self._outcomes[verdict.outcome] += 1
-        if verdict.outcome != "different":
+        if verdict.outcome == "once" and not self._arguments.strict:
+            print(f"once, and never again: {task.seed}: {verdict.found[0]}", flush=True)
+            return
+        if verdict.outcome in ("same", "discarded"):
             if verdict.outcome == "discarded" and self._arguments.verbose:
                 print(f"discarded {task.seed}: {verdict.found[0]}", flush=True)
             return
@@ -61,7 +64,7 @@ class Campaign:
         if len(self.different) > self._arguments.show:
             print(f"DIFFERENT: {task.seed} ({verdict.again}): {verdict.found[0]}", flush=True)
             return
-        print(f"DIFFERENT: --replay {task.seed} (again with more time: {verdict.again})")
+        print(f"DIFFERENT: --replay {task.seed} (seen again: {verdict.again})")
         for line in (*verdict.found, *verdict.listing.splitlines()):
             print(f"  {line}")
         print(flush=True)
@@ -72,6 +75,7 @@ class Campaign:
         lines = [
             f"{count} programs in {seconds:.0f} s ({count / seconds:.1f} a second): "
             f"{self._outcomes['same']} the same, {self._outcomes['different']} different, "
+            f"{self._outcomes['once']} once and never again, "
             f"{self._outcomes['discarded']} discarded, since plain TCP itself differs; "
             f"seeds from {self._seed}"
         ]
@@ -91,6 +95,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--show", type=int, default=SHOWN, help=f"differences shown in full (default: {SHOWN})"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="count what was not seen again as different, too"
     )
     parser.add_argument("--verbose", action="store_true", help="say what is discarded, and why")
     parser.add_argument(

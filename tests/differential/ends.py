@@ -31,6 +31,8 @@ class End:
         self.received: dict[str, list[str]] = {}
         self.count = 0
         """Messages received so far; with STREAM, where they have no bounds, bytes."""
+        self.conflates = False
+        """Whether it keeps the last message only."""
         self._answers = 0
         self._stream_id = b""
 
@@ -82,14 +84,17 @@ class End:
         if self.kind == "STREAM":
             self._note_stream(*frames)
             return True
-        self.count += 1
+        self.count += not self.conflates
         label = _LABEL.search(b"".join(frames))
         sender = label[1].decode() if label else "?"
         if self.kind == "ROUTER":
             frames = [b"?" if frames[0].startswith(b"\0") else frames[0], *frames[1:]]
             if len(frames) > 2 and len(frames[1]) == 4 and not frames[2]:
                 frames[1] = b"request"  # REQ_CORRELATE's number, which starts anywhere
-        self.received.setdefault(sender, []).append(_text(frames))
+        log = self.received.setdefault(sender, [])
+        if self.conflates:
+            log.clear()
+        log.append(_text(frames))
         return True
 
     def _note_stream(self, peer: bytes, data: bytes) -> None:

@@ -18,7 +18,7 @@ PAIRS: dict[str, tuple[str, ...]] = {
     "REQ": ("REP", "ROUTER"),
     "REP": ("REQ", "DEALER"),
     "DEALER": ("ROUTER", "REP", "DEALER"),
-    "ROUTER": ("DEALER", "REP", "ROUTER"),
+    "ROUTER": ("DEALER", "ROUTER"),
     "SUB": ("XPUB",),
     "XSUB": ("XPUB",),
     "PUB": ("SUB",),
@@ -455,7 +455,7 @@ class _Draft:
         for chance, option, value in may:
             if self._chance(chance):
                 options[option] = value
-        if self._kind in ("PUB", "XPUB", "ROUTER"):
+        if self._kind in ("PUB", "XPUB", "XSUB", "ROUTER"):
             options.pop("SNDHWM", None)  # they drop what exceeds it, which is a matter of time
         if self._far_kind == "XPUB" and "RCVHWM" in options:
             del options["RCVHWM"]

@@ -71,8 +71,11 @@ class Monitor:
         self._read = time.monotonic()
 
     def name(self, endpoint: str, name: str) -> None:
-        """Call an endpoint by a name from now on."""
-        self._names[endpoint] = name
+        """Call the endpoint that was connected last by a name.
+
+        Where libzmq took the connect for an earlier one, it may still be another peer's.
+        """
+        self._names.setdefault(endpoint, name)
         self.logs.setdefault(name, EventLog()).connected = True
 
     def read(self) -> None:
@@ -106,7 +109,7 @@ class Monitor:
             self.stopped = True
             return
         log = self.logs.setdefault(self._names.get(endpoint, endpoint), EventLog())
-        if event == zmq.EVENT_CONNECT_RETRIED:
+        if event == zmq.EVENT_CONNECT_RETRIED and log.connected:
             log.retries += 1
         if event not in TOKENS:
             return

@@ -25,6 +25,9 @@ ENOUGH = 3.0
 
 _ERRNOS = {**errorcode, **{number.value: number.name for number in zmq.Errno}}
 
+CONFLATED = 0.3
+"""Seconds in which the last message comes, whatever happened to those before."""
+
 END = 4.0
 """Seconds that the end of a context may take, whatever was seen before."""
 
@@ -74,8 +77,7 @@ class Run:
             self._state = ""
             self._seen.results.append(self._do(step))
             self._seen.states.append(self._state)
-            for near in self._near.values():
-                near.monitor.read()
+            self._watch()
             self._seen.counts.append(self._count())
         self._seen.seconds = time.monotonic() - start
         self._finish()
@@ -176,6 +178,9 @@ class Run:
     def _take_all(self, ends: Sequence[End], quiet: float, answer: bool) -> None:
         ends = [end for end in ends if end.sock is not None and not end.sock.closed]
         wanted = None if self._first is None else self._first.counts[self._number]
+        if any(end.conflates for end in ends):
+            # How many there are is by chance, and the last one is what counts.
+            wanted, quiet = None, CONFLATED
         start = last = time.monotonic()
         while ends:
             if sum(end.take(answer) for end in ends):
@@ -189,11 +194,17 @@ class Run:
             elif now - last > (quiet * self._tempo if wanted is None else STILL):
                 return
             time.sleep(0.003)
+            self._watch()
 
     def _lose_patience(self) -> None:
         """Wait less for all that is to come: that they differ is known by now."""
         if self._first is not None:
             self._patience = min(self._patience, 1)
+
+    def _watch(self) -> None:
+        """Read the monitors often enough to know when it was that something happened."""
+        for near in self._near.values():
+            near.monitor.read()
 
     def _count(self) -> int:
         """Return how many messages all of them have received so far."""
@@ -215,7 +226,10 @@ class Run:
         self._take_all([end for end in found if end is not None], quiet, answer=False)
 
     def _idle(self, seconds: float) -> None:
-        time.sleep(seconds * self._tempo)
+        end = time.monotonic() + seconds * self._tempo
+        while time.monotonic() < end:
+            time.sleep(0.005)
+            self._watch()
 
     def _settle(self) -> None:
         """Wait until all connections are made that can be made."""

@@ -28,10 +28,11 @@ class Verdict:
     """What came of a trial."""
 
     outcome: str
-    """`same`, `different`, or `discarded`: plain TCP itself does not always do the same."""
+    """`same`; `different`; `once`, which was not seen again; or `discarded`: plain TCP itself does
+    not always do the same."""
     found: list[str]
     again: str = ""
-    """How often the difference was seen when it was tried again, with more time."""
+    """How often the difference was seen when it was tried again, half of it with more time."""
     hung: bool = False
     """Whether threads of a run are left."""
     listing: str = ""
@@ -64,8 +65,9 @@ class Trial:
                 return Verdict("discarded", chance, hung=self._hung)
         slow = self._direct(3)
         again = [self._compare(slow, self._other(slow, 3)) for _ in range(2)]
+        again += [self._compare(first, self._other(first, 1)) for _ in range(2)]
         return Verdict(
-            "different",
+            "different" if any(again) else "once",
             found,
             f"{sum(map(bool, again))} of {len(again)}",
             self._hung,
