@@ -264,7 +264,9 @@ class Run:
         }
         far = {far.name: far.live for far in self._far.values() if far.live}
         topics = {
-            far.name: dict(sorted((+far.topics).items())) for far in self._far.values() if far.up
+            far.name: {topic[:8]: count for topic, count in sorted((+far.topics).items())}
+            for far in self._far.values()
+            if far.up
         }
         asked = {name: found for name, found in topics.items() if found}
         return f"{near} {far} {asked}" if asked else f"{near} {far}"

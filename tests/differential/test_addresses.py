@@ -233,7 +233,7 @@ def test_what_libzmq_takes(both: Both, address: str) -> None:
     both.same(program, ("ok", "ok"))
 
 
-@pytest.mark.parametrize("way", ["source", "source with a port", "bare IPv6"])
+@pytest.mark.parametrize("way", ["source", "bare IPv6"])
 def test_unusual_addresses_lead_to_the_peer(both: Both, way: str) -> None:
     def program(side: Side) -> bytes:
         address = side.address()
@@ -244,7 +244,7 @@ def test_unusual_addresses_lead_to_the_peer(both: Both, way: str) -> None:
             there = f"::1:{bound.rpartition(':')[2]}"
         else:
             peer = side.peer(zmq.PULL, address)
-        source = {"source": "127.0.0.1;", "source with a port": "127.0.0.1:0;"}.get(way, "")
+        source = "127.0.0.1:0;" if way == "source" else ""
         sock = side.socket(zmq.PUSH, IPV6=int(way == "bare IPv6"))
         sock.connect(f"tcp://{source}{there}")
         sock.send(b"hello")

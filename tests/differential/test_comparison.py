@@ -150,13 +150,13 @@ class _ForgetfulSocket(zmq.Socket[bytes]):
 
 @pytest.mark.timeout(120)
 def test_a_difference_is_made_small() -> None:
-    trial = Trial(PROGRAM, lambda _: _Forgetful())
+    trial = Trial(PROGRAM.without(11, 14), lambda _: _Forgetful())
     verdict = trial.verdict()
     assert (verdict.outcome, verdict.again) == ("different", "4 of 4")
-    small = trial.shrink(40)
+    small = trial.shrink(20)
     assert "f0 from n0: direct 4 messages, tunnelled 3" in small.found[0]
     assert small.listing.count("n0.send") == 4
-    assert "restart" not in small.listing and "settle" not in small.listing
+    assert "settle" not in small.listing
 
 
 def test_a_seed_is_a_program() -> None:
