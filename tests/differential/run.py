@@ -332,7 +332,7 @@ class Run:
             self._way.ctx.destroy(linger)
         else:
             for near in self._near.values():
-                near.open.close()
+                near.open.close(linger)
             self._way.ctx.term()
 
     def _listen_to_the_end(self, near: Near) -> None:

@@ -150,7 +150,7 @@ class _ForgetfulSocket(zmq.Socket[bytes]):
 
 @pytest.mark.timeout(120)
 def test_a_difference_is_made_small() -> None:
-    trial = Trial(PROGRAM.without(11, 14), lambda _: _Forgetful())
+    trial = Trial(PROGRAM.without(11, 14), lambda _: _Forgetful(), patience=1)
     verdict = trial.verdict()
     assert (verdict.outcome, verdict.again) == ("different", "4 of 4")
     small = trial.shrink(20)
