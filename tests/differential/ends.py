@@ -66,6 +66,12 @@ class End:
         self._note(frames)
         return _text(frames[1:] if self.kind in _ADDRESSED else frames)
 
+    def by_sender(self) -> dict[str, list[str]]:
+        """Return what was received, without the names that libzmq has drawn for connections."""
+        named = {name: log for name, log in self.received.items() if name[:1] != "?" or name == "?"}
+        drawn = [" ".join(log) for name, log in self.received.items() if name not in named]
+        return {**named, "?": sorted(drawn)} if drawn else named
+
     def subscribe(self, topic: bytes) -> None:
         if self.kind == "XSUB":
             self.open.send(b"\1" + topic)
@@ -101,7 +107,8 @@ class End:
         """Note what a raw connection brought; its data come in pieces of any size."""
         self._stream_id = peer
         self.count += len(data) or 1
-        sender = "?" if peer.startswith(b"\0") else peer.decode()
+        # Nameless ones are told apart until the end, when they are sorted (see `by_sender`).
+        sender = f"?{peer.hex()}" if peer.startswith(b"\0") else peer.decode()
         log = self.received.setdefault(sender, [])
         if not data:
             log.append("(connected or disconnected)")

@@ -80,12 +80,14 @@ class Monitor:
 
     def read(self) -> None:
         """Note what happened since the last call."""
+        if self._events.closed:
+            return
         passed = time.monotonic() - self._read
         self._read += passed
         for log in self.logs.values():
             if log.connected and not log.live:
                 log.down += passed
-        while not (self.stopped or self._events.closed):
+        while not self.stopped:
             try:
                 event = recv_monitor_message(self._events, zmq.DONTWAIT)
             except zmq.Again:

@@ -348,7 +348,7 @@ class Run:
 
     def _finish(self) -> None:
         for end in (*self._near.values(), *self._far.values()):
-            self._seen.received[end.name] = end.received
+            self._seen.received[end.name] = end.by_sender()
         for near in self._near.values():
             for peer, log in near.monitor.logs.items():
                 self._seen.events[f"{near.name}-{peer}"] = Events(
