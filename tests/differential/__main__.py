@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import re
 import shutil
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tests.differential.compare import kind
 from tests.differential.crew import Crew
 from tests.differential.generate import generate
 from tests.differential.trial import Verdict
@@ -52,16 +52,19 @@ class Campaign:
 
     def report(self, task: Task, verdict: Verdict) -> None:
         self._outcomes[verdict.outcome] += 1
-        if verdict.outcome != "different":
+        if verdict.outcome == "once" and not self._arguments.strict:
+            print(f"once, and never again: {task.seed}: {verdict.found[0]}", flush=True)
+            return
+        if verdict.outcome in ("same", "discarded"):
             if verdict.outcome == "discarded" and self._arguments.verbose:
                 print(f"discarded {task.seed}: {verdict.found[0]}", flush=True)
             return
         self.different.append(task.seed)
-        self._kinds[self._kind(task, verdict)] += 1
+        self._kinds[kind(generate(task.seed), verdict.found)] += 1
         if len(self.different) > self._arguments.show:
             print(f"DIFFERENT: {task.seed} ({verdict.again}): {verdict.found[0]}", flush=True)
             return
-        print(f"DIFFERENT: --replay {task.seed} (again with more time: {verdict.again})")
+        print(f"DIFFERENT: --replay {task.seed} (seen again: {verdict.again})")
         for line in (*verdict.found, *verdict.listing.splitlines()):
             print(f"  {line}")
         print(flush=True)
@@ -72,18 +75,12 @@ class Campaign:
         lines = [
             f"{count} programs in {seconds:.0f} s ({count / seconds:.1f} a second): "
             f"{self._outcomes['same']} the same, {self._outcomes['different']} different, "
+            f"{self._outcomes['once']} once and never again, "
             f"{self._outcomes['discarded']} discarded, since plain TCP itself differs; "
             f"seeds from {self._seed}"
         ]
         lines += [f"{number:6} {kind}" for kind, number in self._kinds.most_common()]
         return "\n".join(lines)
-
-    @staticmethod
-    def _kind(task: Task, verdict: Verdict) -> str:
-        """Return what is differing, without the names and numbers."""
-        where = re.sub(r"\b([nf])\d+", r"\1", verdict.found[0].partition(":")[0])
-        where = re.sub(r"step \d+", "a step", where)
-        return f"{generate(task.seed).near[0].kind}: {where.split('(')[0]}"
 
 
 def parse() -> argparse.Namespace:
@@ -98,6 +95,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--show", type=int, default=SHOWN, help=f"differences shown in full (default: {SHOWN})"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="count what was not seen again as different, too"
     )
     parser.add_argument("--verbose", action="store_true", help="say what is discarded, and why")
     parser.add_argument(

@@ -49,7 +49,7 @@ class _Process:
 
     def close(self) -> None:
         """Let it end, and wait until it has."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin and self._process.stdout and self._process.stderr
         self._process.stdin.close()
         try:
             self._process.wait(20)
@@ -58,6 +58,7 @@ class _Process:
             self._process.wait()
         self._reader.join()
         self._process.stdout.close()
+        self._process.stderr.close()
 
     def _answer(self) -> str:
         assert self._process.stdout
@@ -86,6 +87,7 @@ class Crew:
         self._report = report
         # Mutex for the two.
         self._lock = threading.Lock()
+        self._ready = threading.Barrier(size)
         self._failures: list[BaseException] = []
         self._threads = [threading.Thread(target=self._run) for _ in range(size)]
 
@@ -101,12 +103,17 @@ class Crew:
     def _run(self) -> None:
         try:
             self._work()
+        except threading.BrokenBarrierError:
+            return
         except BaseException as exc:
             self._failures.append(exc)
+            self._ready.abort()
 
     def _work(self) -> None:
         process = _Process(self._arguments)
         try:
+            # A machine that starts processes is no fair place for a program.
+            self._ready.wait()
             while True:
                 with self._lock:
                     task = next(self._tasks, None)

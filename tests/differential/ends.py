@@ -31,6 +31,8 @@ class End:
         self.received: dict[str, list[str]] = {}
         self.count = 0
         """Messages received so far; with STREAM, where they have no bounds, bytes."""
+        self.conflates = False
+        """Whether it keeps the last message only."""
         self._answers = 0
         self._stream_id = b""
 
@@ -64,6 +66,12 @@ class End:
         self._note(frames)
         return _text(frames[1:] if self.kind in _ADDRESSED else frames)
 
+    def by_sender(self) -> dict[str, list[str]]:
+        """Return what was received, without the names that libzmq has drawn for connections."""
+        named = {name: log for name, log in self.received.items() if name[:1] != "?" or name == "?"}
+        drawn = [" ".join(log) for name, log in self.received.items() if name not in named]
+        return {**named, "?": sorted(drawn)} if drawn else named
+
     def subscribe(self, topic: bytes) -> None:
         if self.kind == "XSUB":
             self.open.send(b"\1" + topic)
@@ -82,21 +90,25 @@ class End:
         if self.kind == "STREAM":
             self._note_stream(*frames)
             return True
-        self.count += 1
+        self.count += not self.conflates
         label = _LABEL.search(b"".join(frames))
         sender = label[1].decode() if label else "?"
         if self.kind == "ROUTER":
             frames = [b"?" if frames[0].startswith(b"\0") else frames[0], *frames[1:]]
             if len(frames) > 2 and len(frames[1]) == 4 and not frames[2]:
                 frames[1] = b"request"  # REQ_CORRELATE's number, which starts anywhere
-        self.received.setdefault(sender, []).append(_text(frames))
+        log = self.received.setdefault(sender, [])
+        if self.conflates:
+            log.clear()
+        log.append(_text(frames))
         return True
 
     def _note_stream(self, peer: bytes, data: bytes) -> None:
         """Note what a raw connection brought; its data come in pieces of any size."""
         self._stream_id = peer
         self.count += len(data) or 1
-        sender = "?" if peer.startswith(b"\0") else peer.decode()
+        # Nameless ones are told apart until the end, when they are sorted (see `by_sender`).
+        sender = f"?{peer.hex()}" if peer.startswith(b"\0") else peer.decode()
         log = self.received.setdefault(sender, [])
         if not data:
             log.append("(connected or disconnected)")

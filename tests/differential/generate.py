@@ -18,7 +18,7 @@ PAIRS: dict[str, tuple[str, ...]] = {
     "REQ": ("REP", "ROUTER"),
     "REP": ("REQ", "DEALER"),
     "DEALER": ("ROUTER", "REP", "DEALER"),
-    "ROUTER": ("DEALER", "REP", "ROUTER"),
+    "ROUTER": ("DEALER", "ROUTER"),
     "SUB": ("XPUB",),
     "XSUB": ("XPUB",),
     "PUB": ("SUB",),
@@ -147,8 +147,8 @@ class _Draft:
 
     def _connect_pair(self, name: str, far: str) -> None:
         if self._kind == "STREAM" or (self._kind == "ROUTER" and self._chance(0.3)):
-            if self._connects.get((name, far)):
-                return
+            if (name, far) in self._connects:
+                return  # the routing ID is taken, perhaps still so after a disconnect
             self._step(name, "connect_as", far, f"{far}".encode())
         else:
             self._step(name, "connect", far)
@@ -455,7 +455,7 @@ class _Draft:
         for chance, option, value in may:
             if self._chance(chance):
                 options[option] = value
-        if self._kind in ("PUB", "XPUB", "ROUTER"):
+        if self._kind in ("PUB", "XPUB", "XSUB", "ROUTER"):
             options.pop("SNDHWM", None)  # they drop what exceeds it, which is a matter of time
         if self._far_kind == "XPUB" and "RCVHWM" in options:
             del options["RCVHWM"]

@@ -71,18 +71,23 @@ class Monitor:
         self._read = time.monotonic()
 
     def name(self, endpoint: str, name: str) -> None:
-        """Call an endpoint by a name from now on."""
-        self._names[endpoint] = name
+        """Call the endpoint that was connected last by a name.
+
+        Where libzmq took the connect for an earlier one, it may still be another peer's.
+        """
+        self._names.setdefault(endpoint, name)
         self.logs.setdefault(name, EventLog()).connected = True
 
     def read(self) -> None:
         """Note what happened since the last call."""
+        if self._events.closed:
+            return
         passed = time.monotonic() - self._read
         self._read += passed
         for log in self.logs.values():
             if log.connected and not log.live:
                 log.down += passed
-        while not (self.stopped or self._events.closed):
+        while not self.stopped:
             try:
                 event = recv_monitor_message(self._events, zmq.DONTWAIT)
             except zmq.Again:
@@ -106,7 +111,7 @@ class Monitor:
             self.stopped = True
             return
         log = self.logs.setdefault(self._names.get(endpoint, endpoint), EventLog())
-        if event == zmq.EVENT_CONNECT_RETRIED:
+        if event == zmq.EVENT_CONNECT_RETRIED and log.connected:
             log.retries += 1
         if event not in TOKENS:
             return

@@ -30,6 +30,7 @@ class Near(End):
         """Peers to which it had several connections at once, whose events mingle."""
         self.idle_after_disconnect = False
         """libzmq gives a connection up only at the next calls into the socket."""
+        self.conflates = bool(declared.options.get("CONFLATE"))
         set_options(self.sock, declared.options)
 
     def connect(self, peer: str, addr: str) -> None:

@@ -25,8 +25,14 @@ ENOUGH = 3.0
 
 _ERRNOS = {**errorcode, **{number.value: number.name for number in zmq.Errno}}
 
+CONFLATED = 0.3
+"""Seconds in which the last message comes, whatever happened to those before."""
+
+END = 4.0
+"""Seconds that the end of a context may take, whatever was seen before."""
+
 PATIENCE = 6.0
-"""Seconds for which the second run waits for what the first one has seen."""
+"""Seconds for which a second run waits for what the first one has seen."""
 
 
 class Run:
@@ -38,15 +44,23 @@ class Run:
         first: what was seen on another way. This run waits until it has seen the same, since only
             the time that it takes may differ.
         tempo: how much more time to take for everything.
+        patience: seconds for which a second run waits for what the first one has seen.
     """
 
     def __init__(
-        self, program: Program, way: Way, first: Seen | None = None, tempo: float = 1
+        self,
+        program: Program,
+        way: Way,
+        first: Seen | None = None,
+        *,
+        tempo: float = 1,
+        patience: float = PATIENCE,
     ) -> None:
         self._program = program
         self._way = way
         self._first = first
         self._tempo = tempo
+        self._patience = patience
         self._host = own_host()
         self._far_ctx = zmq.Context()
         self._declared = {declared.name: declared for declared in program.near}
@@ -63,8 +77,7 @@ class Run:
             self._state = ""
             self._seen.results.append(self._do(step))
             self._seen.states.append(self._state)
-            for near in self._near.values():
-                near.monitor.read()
+            self._watch()
             self._seen.counts.append(self._count())
         self._seen.seconds = time.monotonic() - start
         self._finish()
@@ -135,14 +148,14 @@ class Run:
     def _wait_for(self, what: str) -> int:
         """Return how many milliseconds to wait for something to be received."""
         if self._first is not None and not self._first.results[self._number].startswith("Again"):
-            return int(PATIENCE * 1000)
+            return int(self._patience * 1000)
         return int(300 * self._tempo)
 
     # What both do.
 
     def _send(self, end: End, to: str | None, parts: tuple[bytes, ...]) -> None:
         if self._first is not None and self._first.results[self._number] == "ok":
-            end.open.poll(int(PATIENCE * 1000), zmq.POLLOUT)
+            end.open.poll(int(self._patience * 1000), zmq.POLLOUT)
         end.send(to, parts)
 
     def _subscribe(self, end: End, topic: bytes) -> None:
@@ -165,6 +178,9 @@ class Run:
     def _take_all(self, ends: Sequence[End], quiet: float, answer: bool) -> None:
         ends = [end for end in ends if end.sock is not None and not end.sock.closed]
         wanted = None if self._first is None else self._first.counts[self._number]
+        if any(end.conflates for end in ends):
+            # How many there are is by chance, and the last one is what counts.
+            wanted, quiet = None, CONFLATED
         start = last = time.monotonic()
         while ends:
             if sum(end.take(answer) for end in ends):
@@ -172,11 +188,23 @@ class Run:
                 continue
             now = time.monotonic()
             if wanted is not None and self._count() < wanted:
-                if now - start > PATIENCE:
+                if now - start > self._patience:
+                    self._lose_patience()
                     return
             elif now - last > (quiet * self._tempo if wanted is None else STILL):
                 return
             time.sleep(0.003)
+            self._watch()
+
+    def _lose_patience(self) -> None:
+        """Wait less for all that is to come: that they differ is known by now."""
+        if self._first is not None:
+            self._patience = min(self._patience, 1)
+
+    def _watch(self) -> None:
+        """Read the monitors often enough to know when it was that something happened."""
+        for near in self._near.values():
+            near.monitor.read()
 
     def _count(self) -> int:
         """Return how many messages all of them have received so far."""
@@ -198,7 +226,10 @@ class Run:
         self._take_all([end for end in found if end is not None], quiet, answer=False)
 
     def _idle(self, seconds: float) -> None:
-        time.sleep(seconds * self._tempo)
+        end = time.monotonic() + seconds * self._tempo
+        while time.monotonic() < end:
+            time.sleep(0.005)
+            self._watch()
 
     def _settle(self) -> None:
         """Wait until all connections are made that can be made."""
@@ -215,11 +246,14 @@ class Run:
             if self._first is None:
                 settled, patience = self._all_connected(), ENOUGH * self._tempo
             else:
-                settled, patience = state == self._first.states[self._number], PATIENCE
-            if (settled and now - since > STILL * self._tempo) or now - start > patience:
-                self._state = state
-                return
+                settled, patience = state == self._first.states[self._number], self._patience
+            if settled and now - since > STILL * self._tempo:
+                break
+            if now - start > patience:
+                self._lose_patience()
+                break
             time.sleep(0.005)
+        self._state = state
 
     def _connections(self) -> str:
         near = {
@@ -230,7 +264,9 @@ class Run:
         }
         far = {far.name: far.live for far in self._far.values() if far.live}
         topics = {
-            far.name: dict(sorted((+far.topics).items())) for far in self._far.values() if far.up
+            far.name: {topic[:8]: count for topic, count in sorted((+far.topics).items())}
+            for far in self._far.values()
+            if far.up
         }
         asked = {name: found for name, found in topics.items() if found}
         return f"{near} {far} {asked}" if asked else f"{near} {far}"
@@ -262,7 +298,7 @@ class Run:
         for far in waiting:
             far.open.setsockopt(zmq.SUBSCRIBE, marker)
         first = self._first.results[self._number] if self._first is not None else ""
-        patience = PATIENCE if first == "ok" else ENOUGH * self._tempo
+        patience = self._patience if first == "ok" else ENOUGH * self._tempo
         deadline = time.monotonic() + patience
         asked = list(waiting)
         while waiting and time.monotonic() < deadline:
@@ -281,13 +317,13 @@ class Run:
             near.monitor.close()
         ended = threading.Thread(target=self._end_context, args=(how, linger), daemon=True)
         ended.start()
-        ended.join(0.3 * self._tempo if late else PATIENCE)
+        ended.join(0.3 * self._tempo if late else max(self._patience, END))
         was_waiting = ended.is_alive()
         for name in late:
             if not self._far[name].up:
                 self._far[name].bind()
         if was_waiting:
-            ended.join(PATIENCE)
+            ended.join(max(self._patience, END))
         self._seen.hung = ended.is_alive()
         return ("waited, " if was_waiting else "") + ("hangs" if self._seen.hung else "ended")
 
@@ -296,7 +332,7 @@ class Run:
             self._way.ctx.destroy(linger)
         else:
             for near in self._near.values():
-                near.open.close()
+                near.open.close(linger)
             self._way.ctx.term()
 
     def _listen_to_the_end(self, near: Near) -> None:
@@ -308,15 +344,15 @@ class Run:
             for name, events in self._first.events.items()
             if name.startswith(f"{near.name}-")
         )
-        _wait(lambda: near.monitor.stopped, near.monitor.read, PATIENCE if heard else 0.3)
+        _wait(lambda: near.monitor.stopped, near.monitor.read, self._patience if heard else 0.3)
 
     def _finish(self) -> None:
         for end in (*self._near.values(), *self._far.values()):
-            self._seen.received[end.name] = end.received
+            self._seen.received[end.name] = end.by_sender()
         for near in self._near.values():
             for peer, log in near.monitor.logs.items():
                 self._seen.events[f"{near.name}-{peer}"] = Events(
-                    log.order.replace("F", "") if near.kind == "STREAM" else log.order,
+                    log.order.replace("FD", "D"),
                     log.retries,
                     log.down,
                     peer in self._far and self._far[peer].kind == "MUTE",

@@ -240,17 +240,18 @@ def test_what_libzmq_takes_and_never_connects_is_an_error(both: Both, address: s
     assert both(program) == ("ok", "ZMQError(EINVAL)")
 
 
-@pytest.mark.parametrize("way", ["source", "source with a port", "bare IPv6"])
+@pytest.mark.parametrize("way", ["source", "bare IPv6"])
 def test_unusual_addresses_lead_to_the_peer(both: Both, way: str) -> None:
     def program(side: Side) -> bytes:
         address = side.address()
         there = address[len("tcp://") :]
         if way == "bare IPv6":
             peer = side.peer(zmq.PULL, "tcp://[::1]:*", IPV6=1)
-            there = f"::1:{peer.last_endpoint.decode().rpartition(':')[2]}"
+            bound = peer.getsockopt_string(zmq.LAST_ENDPOINT)
+            there = f"::1:{bound.rpartition(':')[2]}"
         else:
             peer = side.peer(zmq.PULL, address)
-        source = {"source": "127.0.0.1;", "source with a port": "127.0.0.1:0;"}.get(way, "")
+        source = "127.0.0.1:0;" if way == "source" else ""
         sock = side.socket(zmq.PUSH, IPV6=int(way == "bare IPv6"))
         sock.connect(f"tcp://{source}{there}")
         sock.send(b"hello")

@@ -18,9 +18,10 @@ from tests.leaks import gateways
 def descriptors(process: psutil.Process) -> int:
     """Return how many descriptors a process has open."""
     try:
-        return process.num_fds()
+        count: int = process.num_fds()
     except psutil.NoSuchProcess:
         return 0
+    return count
 
 
 def test_the_interval_of_the_connect_counts_when_a_socket_is_closed(both: Both) -> None:
@@ -111,7 +112,7 @@ def test_events_after_close(both: Both, linger: int | None) -> None:
             for dealer, _ in pairs:
                 dealer.close(linger)
             for _, monitor in pairs:
-                seen.update(event.name for event in events(monitor, quiet=5))
+                seen.update(str(event.name) for event in events(monitor, quiet=5))
                 monitor.close()
         return dict(seen)
 
@@ -119,7 +120,7 @@ def test_events_after_close(both: Both, linger: int | None) -> None:
 
 
 def test_events_after_disconnect(both: Both) -> None:
-    def program(side: Side) -> list[zmq.Event]:
+    def program(side: Side) -> int:
         address = side.address()
         side.peer(zmq.ROUTER, address)
         dealer = side.socket(zmq.DEALER)
@@ -131,6 +132,6 @@ def test_events_after_disconnect(both: Both) -> None:
         while time.monotonic() < deadline:
             dealer.getsockopt(zmq.EVENTS)
             time.sleep(0.01)
-        return events(monitor, quiet=0)
+        return len(events(monitor, quiet=0))
 
-    both.same(program, [])
+    both.same(program, 0)

@@ -137,7 +137,7 @@ def test_events_when_a_peer_restarts(both: Both) -> None:
         side.peer(zmq.ROUTER, address)
         seen += events(monitor, quiet=0.5)
         retries = (zmq.Event.CONNECT_RETRIED, zmq.Event.CLOSED)
-        return [event.name for event in seen if event not in retries]
+        return [str(event.name) for event in seen if event not in retries]
 
     connected = ["CONNECTED", "HANDSHAKE_SUCCEEDED"]
     both.same(program, [*connected, "DISCONNECTED", *connected])
@@ -265,6 +265,11 @@ def test_a_message_waits_for_a_peer_that_is_immediate_or_not(both: Both) -> None
     both.same(program, ["taken", "not taken"])
 
 
+def _memory() -> int:
+    memory: int = psutil.Process().memory_info().rss
+    return memory
+
+
 def test_a_program_does_not_grow_while_it_waits(both: Both) -> None:
     def program(side: Side) -> int:
         for _ in range(10):
@@ -272,9 +277,9 @@ def test_a_program_does_not_grow_while_it_waits(both: Both) -> None:
             sub.subscribe(b"")
             sub.connect(side.address())
         time.sleep(1)
-        before = psutil.Process().memory_info().rss
+        before = _memory()
         time.sleep(4)
-        return psutil.Process().memory_info().rss - before
+        return _memory() - before
 
     direct, tunnelled = both(program)
     assert tunnelled < max(0, direct) + 2_000_000

@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.differential.compare import differences
+from tests.differential.compare import differences, kind
 from tests.differential.program import Program
-from tests.differential.run import Run
+from tests.differential.run import PATIENCE, Run
 from tests.differential.seen import Seen
 from tests.differential.ways import Direct, Way
 
 DIRECT_RUNS = 3
 """How often plain TCP must say the same for a difference to count."""
+
+SHRINKING_PATIENCE = 1.5
+"""Seconds: what is missing stays missing, and many programs are tried."""
 
 NAMES = ("direct", "tunnelled")
 
@@ -25,21 +28,29 @@ class Verdict:
     """What came of a trial."""
 
     outcome: str
-    """`same`, `different`, or `discarded`: plain TCP itself does not always do the same."""
+    """`same`; `different`; `once`, which was not seen again; or `discarded`: plain TCP itself does
+    not always do the same."""
     found: list[str]
     again: str = ""
-    """How often the difference was seen when it was tried again, with more time."""
+    """How often the difference was seen when it was tried again, half of it with more time."""
     hung: bool = False
     """Whether threads of a run are left."""
     listing: str = ""
 
 
 class Trial:
-    """A program, and the way that is compared with plain TCP."""
+    """A program, and the way that is compared with plain TCP.
 
-    def __init__(self, program: Program, way_for: WayFor) -> None:
+    Args:
+        program: the program.
+        way_for: returns the way for a run of it.
+        patience: seconds for which it waits there for what was seen on plain TCP.
+    """
+
+    def __init__(self, program: Program, way_for: WayFor, patience: float = PATIENCE) -> None:
         self._program = program
         self._way_for = way_for
+        self._patience = patience
         self._hung = False
 
     def verdict(self) -> Verdict:
@@ -54,8 +65,9 @@ class Trial:
                 return Verdict("discarded", chance, hung=self._hung)
         slow = self._direct(3)
         again = [self._compare(slow, self._other(slow, 3)) for _ in range(2)]
+        again += [self._compare(first, self._other(first, 1)) for _ in range(2)]
         return Verdict(
-            "different",
+            "different" if any(again) else "once",
             found,
             f"{sum(map(bool, again))} of {len(again)}",
             self._hung,
@@ -63,15 +75,17 @@ class Trial:
         )
 
     def shrink(self, seconds: float) -> Verdict:
-        """Drop steps as long as the difference stays, and return the verdict on what is left."""
+        """Drop steps as long as it differs in the same way, and return what is left."""
         deadline = time.monotonic() + seconds
         smallest, found = self._program, self._difference(self._program)
         size = max(1, len(smallest.steps) // 2)
+        wanted = kind(smallest, found) if found else ""
         while found and size and time.monotonic() < deadline:
             start = 0
             while start < len(smallest.steps) and time.monotonic() < deadline:
                 candidate = smallest.without(start, start + size)
-                if less := self._difference(candidate):
+                less = self._difference(candidate)
+                if less and kind(candidate, less) == wanted:
                     smallest, found = candidate, less
                 else:
                     start += size
@@ -80,7 +94,7 @@ class Trial:
 
     def _difference(self, program: Program) -> list[str]:
         """Return how the ways differ, where plain TCP does the same twice."""
-        trial = Trial(program, self._way_for)
+        trial = Trial(program, self._way_for, patience=SHRINKING_PATIENCE)
         first = trial._direct(1)
         found = trial._compare(first, trial._other(first, 1))
         if found and trial._compare(first, trial._direct(1)):
@@ -95,7 +109,9 @@ class Trial:
         return self._note(Run(self._program, Direct(), tempo=tempo).run())
 
     def _other(self, first: Seen, tempo: float) -> Seen:
-        return self._note(Run(self._program, self._way_for(self._program), first, tempo).run())
+        way = self._way_for(self._program)
+        run = Run(self._program, way, first, tempo=tempo, patience=self._patience)
+        return self._note(run.run())
 
     def _note(self, seen: Seen) -> Seen:
         self._hung |= seen.hung

@@ -20,7 +20,7 @@ from tests.differential.program import Program
 from tests.differential.run import Run
 from tests.differential.trial import Trial, Verdict
 from tests.differential.ways import PORT, Direct, OwnSession, SharedSession, Way, own_host
-from tunneledzmq import SSHOptions, TunneledSocket
+from tunneledzmq import SSHOptions
 
 HANG = 300
 """Seconds in which a trial must be done, with all that is run again."""
@@ -75,8 +75,9 @@ class Worker:
         self._peer = zmq.Context().socket(zmq.PAIR)
         address = f"tcp://{own_host()}:{PORT}"
         self._peer.bind(address)
-        self._kept: TunneledSocket = zmq.Context().socket(zmq.PAIR, socket_class=TunneledSocket)
-        self._kept.connect(address, ssh=options)
+        self._keeper = SharedSession(options)
+        self._kept = self._keeper.socket(zmq.PAIR)
+        self._keeper.connect(self._kept, address)
 
 
 def main(arguments: dict[str, Any] | None) -> None:

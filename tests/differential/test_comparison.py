@@ -1,0 +1,188 @@
+"""The comparison itself: what it takes for the same, and what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import zmq
+
+from tests.differential.compare import differences
+from tests.differential.crew import Crew
+from tests.differential.generate import PAIRS, generate
+from tests.differential.program import Declaration, Program, Step
+from tests.differential.run import Run
+from tests.differential.seen import Events, Seen
+from tests.differential.trial import Trial, Verdict
+from tests.differential.ways import Direct
+from tests.differential.worker import Task
+from tests.logins import arguments_for
+from tests.sshd import OpenSSHServer
+
+NAMES = ("one", "other")
+
+PROGRAM = Program(
+    0,
+    (Declaration("n0", "PUSH", {"RECONNECT_IVL": 20}),),
+    (Declaration("f0", "PULL"),),
+    (
+        Step("f0", "bind"),
+        Step("n0", "open"),
+        Step("n0", "connect", ("f0",)),
+        Step("", "settle"),
+        *(Step("n0", "send", (None, (b"n0:%d|" % number,))) for number in range(6)),
+        Step("f0", "drain"),
+        Step("f0", "restart"),
+        Step("", "settle"),
+        Step("n0", "close", (1000,)),
+        Step("", "end_with", ("term", 1000)),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def seen() -> Seen:
+    """What the program sees on plain TCP."""
+    return Run(PROGRAM, Direct()).run()
+
+
+def test_a_program_sees_what_its_steps_say(seen: Seen) -> None:
+    assert seen.results[:-1] == ["ok"] * (len(PROGRAM.steps) - 1)
+    assert seen.results[-1] == "ended"
+    assert seen.received["f0"] == {"n0": [f"'n0:{number}|'" for number in range(6)]}
+    assert seen.events["n0-f0"].order == "CHDCH"
+    assert seen.events["n0-f0"].stopped
+
+
+def test_a_second_run_waits_for_what_the_first_one_saw(seen: Seen) -> None:
+    assert differences(PROGRAM, seen, Run(PROGRAM, Direct(), seen).run(), NAMES) == []
+
+
+def _lost(seen: Seen) -> None:
+    del seen.received["f0"]["n0"][3]
+
+
+def _overtaken(seen: Seen) -> None:
+    seen.received["f0"]["n0"].reverse()
+
+
+def _twice(seen: Seen) -> None:
+    seen.received["f0"]["n0"] *= 2
+
+
+def _from_nowhere(seen: Seen) -> None:
+    seen.received["n0"]["?"] = ["''"]
+
+
+def _broken(seen: Seen) -> None:
+    seen.events["n0-f0"].order += "DCH"
+
+
+def _unheard(seen: Seen) -> None:
+    seen.events["n0-f0"].stopped = False
+
+
+def _refused(seen: Seen) -> None:
+    seen.results[2] = "ValueError"
+
+
+def _unsettled(seen: Seen) -> None:
+    seen.states[3] = "{} {}"
+
+
+def _impatient(seen: Seen) -> None:
+    seen.events["n0-f0"] = Events("CHDCH", 100, 1.0, mute=False, stopped=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _lost,
+        _overtaken,
+        _twice,
+        _from_nowhere,
+        _broken,
+        _unheard,
+        _refused,
+        _unsettled,
+        _impatient,
+    ],
+)
+def test_what_differs_is_found(seen: Seen, change: Callable[[Seen], None]) -> None:
+    first = deepcopy(seen)
+    first.events["n0-f0"] = Events("CHDCH", 10, 1.0, mute=False, stopped=True)
+    second = deepcopy(first)
+    change(second)
+    assert len(differences(PROGRAM, first, second, NAMES)) == 1
+
+
+def test_time_makes_no_difference(seen: Seen) -> None:
+    first, second = deepcopy(seen), deepcopy(seen)
+    first.events["n0-f0"] = Events("CHDCH", 30, 1.0, mute=False, stopped=True)
+    second.events["n0-f0"] = Events("CHDCH", 100, 3.0, mute=False, stopped=True)
+    second.seconds = 10 * first.seconds
+    assert differences(PROGRAM, first, second, NAMES) == []
+
+
+class _Forgetful(Direct):
+    """Loses the fourth message."""
+
+    name = "forgetful"
+
+    def socket(self, kind: int) -> zmq.Socket[bytes]:
+        sock: zmq.Socket[bytes] = self.ctx.socket(kind, socket_class=_ForgetfulSocket)
+        return sock
+
+
+class _ForgetfulSocket(zmq.Socket[bytes]):
+    _sent: int
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sent = 0
+
+    def send_multipart(self, *args: Any, **kwargs: Any) -> Any:
+        self._sent += 1
+        return None if self._sent == 4 else super().send_multipart(*args, **kwargs)
+
+
+@pytest.mark.timeout(120)
+def test_a_difference_is_made_small() -> None:
+    trial = Trial(PROGRAM.without(11, 14), lambda _: _Forgetful(), patience=1)
+    verdict = trial.verdict()
+    assert (verdict.outcome, verdict.again) == ("different", "4 of 4")
+    small = trial.shrink(20)
+    assert "f0 from n0: direct 4 messages, tunnelled 3" in small.found[0]
+    assert small.listing.count("n0.send") == 4
+    assert "settle" not in small.listing
+
+
+def test_a_seed_is_a_program() -> None:
+    assert str(generate(7)) == str(generate(7)) != str(generate(8))
+
+
+def test_all_pairs_are_drawn() -> None:
+    programs = [generate(seed) for seed in range(300)]
+    assert {program.near[0].kind for program in programs} == set(PAIRS)
+    assert {far for pair in PAIRS.values() for far in pair} | {"MUTE"} == {
+        far.kind for program in programs for far in program.far
+    }
+    assert any(program.own_session for program in programs)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("tunnelled", [False, True], ids=["direct", "tunnelled"])
+def test_a_crew_does_its_tasks(openssh: OpenSSHServer, tunnelled: bool) -> None:
+    seeds = range(4)
+    verdicts: dict[int, Verdict] = {}
+
+    def report(task: Task, verdict: Verdict) -> None:
+        verdicts[task.seed] = verdict
+
+    tasks: Iterator[Task] = map(Task, seeds)
+    Crew(4, arguments_for(openssh) if tunnelled else None, tasks, report).run()
+    assert verdicts.keys() == set(seeds)
+    if not tunnelled:
+        assert {verdict.outcome for verdict in verdicts.values()} <= {"same", "once", "discarded"}
