@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import re
@@ -17,6 +18,8 @@ MAX_IPC_PATH = 103
 
 _PORT = re.compile(r"0*[0-9]{1,5}\Z")
 _NAME = re.compile(r"[^\[\]/:@*?#]+\Z")
+# Those that libzmq knows (zmq(7)).
+_PROTOCOLS = ("inproc", "ipc", "tcp", "pgm", "epgm", "norm", "tipc", "udp", "ws", "wss", "vmci")
 _SCOPE = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 
@@ -47,7 +50,12 @@ def parse_remote(addr: str) -> RemoteEndpoint:
         AddressError: `addr` is anything else.
     """
     if not is_tcp(addr):
-        raise AddressError(f"ssh= takes tcp://HOST:PORT addresses only (addr={addr!r})")
+        protocol, colon, _ = addr.partition("://")
+        unknown = colon and protocol not in _PROTOCOLS
+        raise AddressError(
+            f"ssh= takes tcp://HOST:PORT addresses only (addr={addr!r})",
+            errno.EPROTONOSUPPORT if unknown else errno.EINVAL,
+        )
     _, _, there = addr[len("tcp://") :].rpartition(";")
     bare, _, digits = there.rpartition(":")
     if _is_ipv6(bare):

@@ -36,8 +36,8 @@ __all__ = [
 class AddressError(zmq.ZMQError, ValueError):
     """A malformed address; programs that connect directly catch it as :exc:`zmq.ZMQError`."""
 
-    def __init__(self, msg: str) -> None:
-        super().__init__(errno.EINVAL, msg)
+    def __init__(self, msg: str, errno: int = errno.EINVAL) -> None:
+        super().__init__(errno, msg)
 
 
 class TunnelError(zmq.ZMQError):

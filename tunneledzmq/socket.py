@@ -82,10 +82,11 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             for tunnel in self.tunnels
             if not names.isdisjoint((self._tunnels[tunnel], tunnel.local))
         ]
+        linger = self._get_or(zmq.LINGER, -1)
         for tunnel in matching:
             super().disconnect(tunnel.local)
             # libzmq keeps the connection until the program's next call into the socket.
-            tunnel._close(-1, How.DISCONNECTED)
+            tunnel._close(linger, How.DISCONNECTED)
         if not matching:
             super().disconnect(text)
 
@@ -105,11 +106,12 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             linger = self._get_or(zmq.LINGER, -1)
         super().close(linger)
         for tunnel in tunnels:
-            if tunnel._closing is None:
+            closing = tunnel._closing
+            if closing is None:
                 tunnel._close(linger, How.CLOSED)
-            elif tunnel._closing.how is How.DISCONNECTED:
-                # From now on libzmq does what is left to be done without being asked.
-                tunnel._close(linger, How.CLOSED)
+            elif closing.how is How.DISCONNECTED:
+                # libzmq does what is left to be done without being asked, for as long as before.
+                tunnel._close(closing.linger, How.CLOSED)
 
     def _way(self, addr: str, ssh: SSHLike | Default | None, local: str | None) -> _Way | None:
         """Check the arguments of `connect`; return `None` for a direct connection."""

@@ -13,14 +13,19 @@ from enum import Enum
 from ..control import How
 from .search import Pace
 
-__all__ = ["Ending", "Owes", "is_given_up"]
+__all__ = ["STALL_TIMEOUT", "Ending", "Owes", "is_given_up"]
 
 # Seconds of the program's that libzmq may need more than its interval.
 _MARGIN = 0.3
 
-# Seconds of ours for which a connection that libzmq has closed may stand still: about as long as
-# the kernel tries to deliver what a program left in a TCP socket.
+# Seconds of the program's for which connections wait before they are sent away: none for the first,
+# then doubling.
+_FIRST_HOLD = 1.0
+_LONGEST_HOLD = 20.0
+
 STALL_TIMEOUT = 100.0
+"""Seconds of ours for which a connection that libzmq has closed may stand still: about as long as
+the kernel tries to deliver what a program left in a TCP socket."""
 
 # The same where LINGER has run out: no more is owed, but what was written may yet arrive.
 LINGER_STALL_TIMEOUT = 5.0
@@ -58,6 +63,10 @@ class Ending:
     With LINGER 0, or a tunnel that is cut, nothing is owed: it ends with its last connection. It
     does so too when the program has ended.
 
+    A libzmq that has nothing to send closes no connection on which the peer has not greeted it yet;
+    it does not come back when such a one is broken. So who waits for a way to the peer is sent away
+    now and then: only those come back who have something to send.
+
     Args:
         how: how it is given up.
         linger: milliseconds for which libzmq may go on sending; -1 for ever.
@@ -73,6 +82,7 @@ class Ending:
         self._closed_at = self._without_since = clock
         self._patience = pace.longest(away) + _MARGIN
         self._final = False
+        self._hold = 0.0
 
     @property
     def owing(self) -> bool:
@@ -93,6 +103,17 @@ class Ending:
         """Note that a connection was ended, by us or by the peer."""
         self._without_since = clock
         self._patience = self._pace.longest(0) + _MARGIN
+
+    def sends_away(self, waited: float) -> bool:
+        """Tell whether a connection is broken that waits for a way to the peer.
+
+        Args:
+            waited: seconds of the program's for which it has waited.
+        """
+        if waited < self._hold:
+            return False
+        self._hold = min(max(2 * self._hold, _FIRST_HOLD), _LONGEST_HOLD)
+        return True
 
     def over(self, clock: float, connections: int, *, orphaned: bool) -> bool:
         """Tell whether the tunnel may end.

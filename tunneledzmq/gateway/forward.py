@@ -11,7 +11,7 @@ from ..control import How
 from ..listener import endpoint_of
 from .connection import Connection, End
 from .delivery import Delivery
-from .ending import Ending, Owes, is_given_up
+from .ending import STALL_TIMEOUT, Ending, Owes, is_given_up
 from .pump import READ, Pump
 from .search import Pace
 from .servers import StreamServer
@@ -119,6 +119,8 @@ class Forward:
         # A connection was given up; and one has something left to do.
         self._over = False
         self._busy = False
+        # Of our clock, when the program has ended.
+        self._orphaned_at: float | None = None
 
     @property
     def remote(self) -> tuple[str, int]:
@@ -164,19 +166,19 @@ class Forward:
 
     def update(self) -> None:
         """Listen, or not, as the table says; and carry who waits, or send them away."""
-        if self._server is None:
-            return
         carries = self._carries
-        listens = carries or self._holds
         if carries:
             self._drop_gone()
             for visitor in list(self._visitors):
                 self._visitors.discard(visitor)
                 self._carry(*visitor.release())
-        elif not listens:
-            for visitor in list(self._visitors):
-                self._visitors.discard(visitor)
-                visitor.close()
+        if self._server is None:
+            return
+        listens = carries or self._holds
+        if not listens:
+            # What has been written already waits for the peer here.
+            for visitor in [visitor for visitor in self._visitors if not visitor.has_data]:
+                self._drop(visitor)
         self._listen(listens)
 
     def _listen(self, listens: bool) -> None:
@@ -232,19 +234,30 @@ class Forward:
             self._carry(request, b"")
         else:
             on_end = partial(self._host.on_change, self)
-            self._visitors.add(
-                Visitor(request, self._host.pump, on_end, for_gateway=self.for_gateway)
-            )
+            visitor = Visitor(request, self._host.pump, on_end, for_gateway=self.for_gateway)
+            visitor.since = self._host.program_clock
+            self._visitors.add(visitor)
             self.peer.look()
             self._host.on_change(self)
 
     def _drop_gone(self) -> None:
         """Forget those who waited, and have gone again."""
         for visitor in [visitor for visitor in self._visitors if visitor.gone]:
-            self._visitors.discard(visitor)
-            visitor.close()
-            if self.ending is not None:
-                self.ending.broke(self._host.program_clock)
+            self._drop(visitor)
+
+    def _drop(self, visitor: Visitor) -> None:
+        self._visitors.discard(visitor)
+        visitor.close()
+        if self.ending is not None:
+            self.ending.broke(self._host.program_clock)
+
+    def _send_away(self) -> None:
+        """Find out which of those who wait have something to send: they come back."""
+        if self.ending is not None and not self.for_gateway:
+            clock = self._host.program_clock
+            for visitor in [visitor for visitor in self._visitors if not visitor.has_data]:
+                if self.ending.sends_away(clock - visitor.since):
+                    self._drop(visitor)
 
     def _carry(self, sock: socket.socket, early: bytes) -> None:
         connection = self.peer.connect()
@@ -265,10 +278,17 @@ class Forward:
             self._host.pump.forget(self)
             self._host.forwarder.drop_server(self._server)
             self._server = None
-            for visitor in self._visitors:
-                visitor.close()
-            self._visitors.clear()
-            self.peer.leave(self)
+            for visitor in [visitor for visitor in self._visitors if not visitor.has_data]:
+                self._drop(visitor)
+
+    def close_all(self) -> None:
+        """Give everything up: the tunnel has ended."""
+        self.stop_listening()
+        for visitor in list(self._visitors):
+            self._drop(visitor)
+        for delivery in list(self._deliveries):
+            delivery.close()
+        self.peer.leave(self)
 
     def after_fork(self) -> None:
         """Close a forked child's copies of the listener and the local sockets."""
@@ -283,10 +303,10 @@ class Forward:
     @property
     def wants_peer(self) -> bool:
         """Whether libzmq may connect, so that it must be known whether the server reaches it."""
-        if self._server is None or self.for_gateway or self.connections:
+        if self.for_gateway or self.connections:
             return False
-        if self.ending is not None:
-            return self.ending.owing
+        if self.ending is not None or self._server is None:
+            return bool(self._visitors)  # it may be through
         return self.pace.retries or self._waits_for_answer or bool(self._visitors)
 
     def on_sight(self) -> None:
@@ -350,7 +370,7 @@ class Forward:
     @property
     def needs_program_clock(self) -> bool:
         """Whether what happens next depends on how long the program has run."""
-        return self.ending is not None and not self._visitors and not self._busy
+        return self.ending is not None and not self._busy
 
     def check(self, now: float, *, clock: float, orphaned: bool) -> float | None:
         """Do what is due.
@@ -369,10 +389,12 @@ class Forward:
         self._drop_gone()
         if self.ending is None and not orphaned:
             return next_look
+        self._send_away()
         if orphaned:
             self.stop_listening()
             for delivery in list(self._deliveries):
                 delivery.close()
+            self._give_visitors_up(clock)
         self._give_up(clock, orphaned)
         present = len(self.connections) + len(self._visitors)
         if self._over and not present:
@@ -382,6 +404,15 @@ class Forward:
         else:
             over = self.ending.over(self._host.program_clock, present, orphaned=orphaned)
         return None if over else min(next_look, now + _STEP)
+
+    def _give_visitors_up(self, clock: float) -> None:
+        """Keep what libzmq has written for a peer that may come, for as long as it would have."""
+        if self._orphaned_at is None:
+            self._orphaned_at = clock
+        linger = STALL_TIMEOUT if self.ending is None else min(self.ending.linger, STALL_TIMEOUT)
+        if clock - self._orphaned_at >= linger:
+            for visitor in list(self._visitors):
+                self._drop(visitor)
 
     def _try_again(self, now: float) -> float:
         if now >= self._accept_again:

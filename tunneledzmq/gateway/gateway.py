@@ -146,7 +146,7 @@ class Gateway:
         finally:
             if self._used:
                 for forward in self._forwards.values():
-                    forward.stop_listening()
+                    forward.close_all()
                 self._session.close()
                 self.forwarder.close()
 
@@ -366,7 +366,7 @@ class Gateway:
             listening = self._forwards.pop(message["id"], None)
             if listening is not None:
                 self._watched.discard(listening)
-                listening.stop_listening()
+                listening.close_all()
             self._fail(message["id"], error)
         self._tell_state("down", error.message)
 
@@ -441,7 +441,7 @@ class Gateway:
         return next_check
 
     def _end(self, forward: Forward) -> None:
-        forward.stop_listening()
+        forward.close_all()
         self._watched.discard(forward)
         del self._forwards[forward.id]
         self._control.send({"type": "closed", "id": forward.id, **forward.stats()})

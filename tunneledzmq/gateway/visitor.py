@@ -37,6 +37,9 @@ class Visitor:
         self._pump = pump
         self._on_end = on_end
         self._for_gateway = for_gateway
+        self.since = 0.0
+        """Of the program's clock, when it came; for whom that matters."""
+
         self._early = b""
         self._eof = False
         sock.setblocking(False)
@@ -62,10 +65,15 @@ class Visitor:
             self._on_end()
 
     @property
+    def has_data(self) -> bool:
+        """Whether libzmq has sent more than it sends before the peer has greeted it."""
+        return not is_greeting(self._early)
+
+    @property
     def gone(self) -> bool:
         """Whether libzmq has closed it, and has left no message in it for the peer."""
         closed = self._eof or look_at(self._sock)[0]
-        return closed and (self._for_gateway or is_greeting(self._early))
+        return closed and (self._for_gateway or not self.has_data)
 
     def release(self) -> tuple[socket.socket, bytes]:
         """Let go of the socket, with what has been read from it."""
