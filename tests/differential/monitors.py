@@ -50,6 +50,10 @@ class EventLog:
     """Connections that are up now."""
     connected: bool = False
     """Whether there is to be one."""
+    late: bool = False
+    """Whether libzmq has made one that was not to be any more: it has something left to send. While
+    the peer is down a tunnel takes it, which plain TCP does not: this alone tells the gateway that
+    libzmq is not through. What becomes of it is not compared."""
     down: float = 0
     """Seconds without one that is to be."""
 
@@ -76,7 +80,8 @@ class Monitor:
         Where libzmq took the connect for an earlier one, it may still be another peer's.
         """
         self._names.setdefault(endpoint, name)
-        self.logs.setdefault(name, EventLog()).connected = True
+        log = self.logs.setdefault(name, EventLog())
+        log.connected, log.late = True, False
 
     def read(self) -> None:
         """Note what happened since the last call."""
@@ -114,6 +119,9 @@ class Monitor:
         if event == zmq.EVENT_CONNECT_RETRIED and log.connected:
             log.retries += 1
         if event not in TOKENS:
+            return
+        log.late = log.late or (event == zmq.EVENT_CONNECTED and not log.connected)
+        if log.late:
             return
         log.order += TOKENS[event]
         if event == zmq.EVENT_DISCONNECTED:
