@@ -206,3 +206,17 @@ def test_a_forked_child_that_holds_connections_does_not_keep_them_for_ever() -> 
     assert not given_up(Owes.NOTHING, 0.9) and given_up(Owes.NOTHING, 1)
     assert not given_up(Owes.DATA, 99) and given_up(Owes.DATA, 100)
     assert not given_up(Owes.REST, 99) and given_up(Owes.REST, 100)
+
+
+def test_who_waits_for_a_peer_is_sent_away_now_and_then() -> None:
+    ending = Ending(How.CLOSED, -1, Pace(), 0.0, 0.0)
+    assert not ending.sends_away(0.9, greeted=False), "it may have data"
+    assert ending.sends_away(0.0, greeted=True), "it comes back if it has something to send"
+    assert not ending.sends_away(0.9, greeted=True)
+    waits = []
+    for _ in range(8):
+        waited = 0.0
+        while not ending.sends_away(waited, greeted=True):
+            waited += 0.5
+        waits.append(waited)
+    assert waits == [1, 2, 4, 8, 16, 20, 20, 20]

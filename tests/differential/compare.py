@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from difflib import SequenceMatcher
 
 from tests.differential.program import Program
@@ -18,10 +19,11 @@ NONE = Events("", 0, 0, mute=False, stopped=False)
 def differences(program: Program, first: Seen, second: Seen, names: tuple[str, str]) -> list[str]:
     """Return in words where two runs of a program differ; empty if they are the same."""
     found: list[str] = []
+    # A STREAM need not wait for a peer to write: what it has written waits in the gateway.
+    writes_at_once = any(near.kind == "STREAM" for near in program.near)
     for number, step in enumerate(program.steps):
         results = first.results[number], second.results[number]
-        if any(near.kind == "STREAM" for near in program.near):
-            # It need not wait for a peer to write: what it has written waits in the gateway.
+        if writes_at_once:
             results = results[0].removeprefix("waited, "), results[1].removeprefix("waited, ")
         if results[0] != results[1]:
             found.append(f"step {number}, {step}: {_both(names, *results)}")
@@ -41,6 +43,8 @@ def differences(program: Program, first: Seen, second: Seen, names: tuple[str, s
                 found.append(f"{receiver} from {sender}: {_messages(names, one, other)}")
     for pair in sorted(first.events.keys() | second.events.keys()):
         events = first.events.get(pair, NONE), second.events.get(pair, NONE)
+        if writes_at_once:
+            events = tuple(replace(each, stopped=True) for each in events)
         found += _events(pair, *events, pair in first.repeated, names)
     return found
 

@@ -104,13 +104,14 @@ class Ending:
         self._without_since = clock
         self._patience = self._pace.longest(0) + _MARGIN
 
-    def sends_away(self, waited: float) -> bool:
+    def sends_away(self, waited: float, *, greeted: bool) -> bool:
         """Tell whether a connection is broken that waits for a way to the peer.
 
         Args:
             waited: seconds of the program's for which it has waited.
+            greeted: whether libzmq has greeted, so that it is known what it sends.
         """
-        if waited < self._hold:
+        if waited < (self._hold if greeted else max(self._hold, _FIRST_HOLD)):
             return False
         self._hold = min(max(2 * self._hold, _FIRST_HOLD), _LONGEST_HOLD)
         return True

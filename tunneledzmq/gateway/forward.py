@@ -233,8 +233,8 @@ class Forward:
         if self._carries:
             self._carry(request, b"")
         else:
-            on_end = partial(self._host.on_change, self)
-            visitor = Visitor(request, self._host.pump, on_end, for_gateway=self.for_gateway)
+            on_read = partial(self._host.on_change, self)
+            visitor = Visitor(request, self._host.pump, on_read, for_gateway=self.for_gateway)
             visitor.since = self._host.program_clock
             self._visitors.add(visitor)
             self.peer.look()
@@ -256,7 +256,8 @@ class Forward:
         if self.ending is not None and not self.for_gateway:
             clock = self._host.program_clock
             for visitor in [visitor for visitor in self._visitors if not visitor.has_data]:
-                if self.ending.sends_away(clock - visitor.since):
+                waited = clock - visitor.since
+                if self.ending.sends_away(waited, greeted=visitor.has_greeted):
                     self._drop(visitor)
 
     def _carry(self, sock: socket.socket, early: bytes) -> None:

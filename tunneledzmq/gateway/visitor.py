@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from .connection import EARLY_SIZE, is_greeting
-from .kernel import look_at
 from .pump import READ, Pump
 
 __all__ = ["Visitor"]
@@ -21,7 +20,7 @@ class Visitor:
     Args:
         sock: the connection, which becomes this object's.
         pump: who watches it; that one's thread calls all methods.
-        on_end: called when libzmq has closed it.
+        on_read: called when libzmq has sent something, or has closed it.
         for_gateway: another gateway has made it, which waits for an answer.
     """
 
@@ -29,13 +28,13 @@ class Visitor:
         self,
         sock: socket.socket,
         pump: Pump,
-        on_end: Callable[[], None],
+        on_read: Callable[[], None],
         *,
         for_gateway: bool = False,
     ) -> None:
         self._sock = sock
         self._pump = pump
-        self._on_end = on_end
+        self._on_read = on_read
         self._for_gateway = for_gateway
         self.since = 0.0
         """Of the program's clock, when it came; for whom that matters."""
@@ -61,8 +60,12 @@ class Visitor:
         self._eof = not data
         if self._eof or len(self._early) == EARLY_SIZE:
             self._pump.watch(self, 0)
-        if self._eof:
-            self._on_end()
+        self._on_read()
+
+    @property
+    def has_greeted(self) -> bool:
+        """Whether libzmq has sent something, as it does at once."""
+        return bool(self._early)
 
     @property
     def has_data(self) -> bool:
@@ -72,8 +75,7 @@ class Visitor:
     @property
     def gone(self) -> bool:
         """Whether libzmq has closed it, and has left no message in it for the peer."""
-        closed = self._eof or look_at(self._sock)[0]
-        return closed and (self._for_gateway or not self.has_data)
+        return self._eof and (self._for_gateway or not self.has_data)
 
     def release(self) -> tuple[socket.socket, bytes]:
         """Let go of the socket, with what has been read from it."""
