@@ -92,13 +92,14 @@ def restore(path: str) -> None:
     Raises:
         OSError: it cannot be made, or somebody else has.
     """
-    if not is_ours(path) or os.path.exists(path):
+    if not is_ours(path):
         return
     try:
         os.mkdir(path, 0o700)
-    except FileExistsError:  # the other side has been faster
-        if not _is_private(path):
-            raise
+    except FileExistsError:
+        if _is_private(path):
+            return
+        raise PermissionError(errno.EACCES, "somebody else's directory", path) from None
     if path in _restored:
         os.close(_restored.pop(path))
     with suppress(BlockingIOError):

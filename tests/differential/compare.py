@@ -24,7 +24,7 @@ def differences(program: Program, first: Seen, second: Seen, names: tuple[str, s
     for number, step in enumerate(program.steps):
         results = first.results[number], second.results[number]
         if writes_at_once:
-            results = results[0].removeprefix("waited, "), results[1].removeprefix("waited, ")
+            results = _written(results[0]), _written(results[1])
         if results[0] != results[1]:
             found.append(f"step {number}, {step}: {_both(names, *results)}")
         states = first.states[number], second.states[number]
@@ -54,6 +54,12 @@ def kind(program: Program, found: list[str]) -> str:
     where = re.sub(r"\b([nf])\d+", r"\1", found[0].partition(":")[0])
     where = re.sub(r"step \d+", "a step", where).partition("(")[0]
     return f"{program.near[0].kind}: {where}"
+
+
+def _written(result: str) -> str:
+    """Return what a step came to, whenever it was written what was sent to a peer that is down."""
+    refused = ("Again(EAGAIN)", "ZMQError(EHOSTUNREACH)")
+    return "refused" if result in refused else result.removeprefix("waited, ")
 
 
 def _both(names: tuple[str, str], first: object, second: object) -> str:

@@ -50,10 +50,6 @@ class EventLog:
     """Connections that are up now."""
     connected: bool = False
     """Whether there is to be one."""
-    late: bool = False
-    """Whether libzmq has made one that was not to be any more: it has something left to send. While
-    the peer is down a tunnel takes it, which plain TCP does not: this alone tells the gateway that
-    libzmq is not through. What becomes of it is not compared."""
     down: float = 0
     """Seconds without one that is to be."""
 
@@ -70,6 +66,10 @@ class Monitor:
         self._events = listen(sock)
         self._up = UP_RAW if raw else UP
         self._names: dict[str, str] = {}
+        # Endpoints to which libzmq has connected when it was not to any more, as it had something
+        # left to send. While the peer is down a tunnel lets it, which plain TCP does not: that alone
+        # tells the gateway that libzmq is not through. What becomes of it is not compared.
+        self._late: set[str] = set()
         self.logs: dict[str, EventLog] = {}
         self.stopped = False
         self._read = time.monotonic()
@@ -80,8 +80,8 @@ class Monitor:
         Where libzmq took the connect for an earlier one, it may still be another peer's.
         """
         self._names.setdefault(endpoint, name)
-        log = self.logs.setdefault(name, EventLog())
-        log.connected, log.late = True, False
+        self.logs.setdefault(name, EventLog()).connected = True
+        self._late.discard(endpoint)
 
     def read(self) -> None:
         """Note what happened since the last call."""
@@ -120,8 +120,9 @@ class Monitor:
             log.retries += 1
         if event not in TOKENS:
             return
-        log.late = log.late or (event == zmq.EVENT_CONNECTED and not log.connected)
-        if log.late:
+        if event == zmq.EVENT_CONNECTED and not log.connected:
+            self._late.add(endpoint)
+        if endpoint in self._late:
             return
         log.order += TOKENS[event]
         if event == zmq.EVENT_DISCONNECTED:

@@ -1,0 +1,104 @@
+"""Directories for Unix sockets: where they are made, what is swept, what comes back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tunneledzmq import directory
+from tunneledzmq.directory import RuntimeDirectory, remove, remove_restored, restore, sweep
+
+
+@pytest.fixture
+def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where they are made, and nowhere else; with a path that is short enough."""
+    base = Path(tempfile.mkdtemp(prefix="tz-", dir="/tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(base))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
+    yield base
+    shutil.rmtree(base)
+
+
+def test_one_is_private_and_goes(base: Path) -> None:
+    made = RuntimeDirectory()
+    assert Path(made.path).parent == base
+    assert os.stat(made.path).st_mode & 0o777 == 0o700
+    made.remove()
+    assert not list(base.iterdir())
+
+
+@pytest.mark.parametrize("fault", ["open to others", "too long", "missing"])
+def test_a_base_that_will_not_do_is_passed_over(
+    fault: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = tmp_path / ("x" * 60 if fault == "too long" else "bad")
+    if fault != "missing":
+        bad.mkdir()
+        bad.chmod(0o777 if fault == "open to others" else 0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(bad))
+    made = RuntimeDirectory()
+    try:
+        assert Path(made.path).parent == base
+    finally:
+        made.remove()
+
+
+def test_a_base_that_others_may_write_will_do_if_they_cannot_rename_there(base: Path) -> None:
+    base.chmod(0o1777)
+    made = RuntimeDirectory()
+    assert Path(made.path).parent == base
+    made.remove()
+
+
+def test_without_any_base_the_variables_are_named(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "_is_fit", lambda base: False)
+    with pytest.raises(OSError, match=r"TMPDIR and XDG_RUNTIME_DIR"):
+        RuntimeDirectory()
+
+
+def test_what_is_stale_is_swept(base: Path) -> None:
+    stale, alive = RuntimeDirectory(), RuntimeDirectory()
+    (Path(stale.path) / "1").touch()
+    stale.release()
+    sweep()
+    assert [str(path) for path in base.iterdir()] == [alive.path]
+    alive.remove()
+
+
+def test_what_only_has_such_a_name_is_not_swept(base: Path) -> None:
+    theirs = base / "tunneledzmq-gateway-photos"
+    theirs.mkdir(0o700)
+    (theirs / "1.jpg").touch()
+    sweep()
+    assert (theirs / "1.jpg").exists()
+
+
+def test_one_that_was_removed_comes_back_private_and_locked(base: Path) -> None:
+    made = RuntimeDirectory()
+    remove(made.path)
+    restore(made.path)
+    assert os.stat(made.path).st_mode & 0o777 == 0o700
+    made_by_us = Path(made.path)
+    sweep()
+    assert made_by_us.exists(), "somebody uses it"
+    remove_restored()
+    assert not made_by_us.exists()
+    made.remove()
+
+
+def test_one_that_somebody_else_has_made_meanwhile_is_not_used(base: Path) -> None:
+    made = RuntimeDirectory()
+    remove(made.path)
+    os.mkdir(made.path, 0o755)
+    os.chmod(made.path, 0o755)
+    with pytest.raises(PermissionError):
+        restore(made.path)
+    os.rmdir(made.path)
+    made.remove()
