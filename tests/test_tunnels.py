@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import socket
 import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -210,3 +212,48 @@ def test_binding_and_direct_connections_work_as_ever(ctx: TunneledContext) -> No
         assert one.recv() == b"hello"
     one.unbind(f"tcp://127.0.0.1:{port}")
     assert ctx.tunnels == []
+
+
+def test_a_context_may_have_a_local_leg_for_all(
+    openssh_options: SSHOptions, echo: Peer, tmp_path: Path
+) -> None:
+    with TunneledContext(local="tcp://127.0.0.1:*") as context:
+        copied = context.__copy__()
+        for maker in (context, copied, TunneledContext.shadow(context)):
+            with maker.socket(zmq.REQ) as sock:
+                sock.connect(echo.address, ssh=openssh_options)
+                assert sock.tunnels[0].local.startswith("tcp://127.0.0.1:")
+                round_trip(sock)
+        with context.socket(zmq.REQ) as sock:
+            sock.connect(echo.address, ssh=openssh_options, local=f"ipc://{tmp_path}/leg")
+            assert sock.tunnels[0].local == f"ipc://{tmp_path}/leg"
+        with context.socket(zmq.REQ) as sock:
+            sock.connect(echo.address)  # directly: there is no local leg
+            assert sock.last_endpoint.decode().rstrip("\0") == echo.address
+            round_trip(sock)
+
+
+@pytest.mark.parametrize("local", ["tcp://0.0.0.0:*", "nonsense", "ipc://relative", 7])
+def test_a_malformed_local_leg_of_a_context(local: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="local"):
+        TunneledContext(local=local)
+
+
+def test_a_tcp_port_of_a_local_leg_is_kept_while_the_peer_is_down(
+    ctx: TunneledContext, openssh_options: SSHOptions, remote: Callable[..., Peer]
+) -> None:
+    port = free_port()
+    sock = ctx.socket(zmq.DEALER)
+    sock.connect(f"tcp://127.0.0.1:{port}", ssh=openssh_options, local="tcp://127.0.0.1:*")
+    [tunnel] = sock.tunnels
+    wait_until(lambda: tunnel.last_error)
+    taken = int(tunnel.local.rpartition(":")[2])
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", taken))
+    with socket.socket() as other, pytest.raises(ConnectionRefusedError):
+        other.connect(("127.0.0.1", taken))
+    for _ in range(3):
+        with remote("router", port=port):
+            round_trip(sock)
+        wait_until(lambda: tunnel.stats().connections_open == 0)

@@ -67,8 +67,8 @@ class Monitor:
         self._up = UP_RAW if raw else UP
         self._names: dict[str, str] = {}
         # Endpoints to which libzmq has connected when it was not to any more, as it had something
-        # left to send. While the peer is down a tunnel lets it, which plain TCP does not: that alone
-        # tells the gateway that libzmq is not through. What becomes of it is not compared.
+        # left to send. While the peer is down a tunnel lets it, which plain TCP does not: that
+        # alone tells the gateway that libzmq is not through. What comes of it is not compared.
         self._late: set[str] = set()
         self.logs: dict[str, EventLog] = {}
         self.stopped = False

@@ -130,6 +130,18 @@ class Relay:
         """Reset the present connections; new ones work."""
         self._order("cut")
 
+    def refuse_connections(self) -> None:
+        """Hang up on new connections, until `accept_connections`."""
+        self._order("refuse")
+
+    def accept_connections(self) -> None:
+        """Take new connections again."""
+        self._order("accept")
+
+    def limit_connections(self) -> None:
+        """From now on hang up on whoever has tried six times in 30 s, and goes on trying."""
+        self._order("limit")
+
     def end_lost_connections(self) -> None:
         """Let the server notice what it would only notice by asking."""
         self._order("end lost")

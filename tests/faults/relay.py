@@ -22,6 +22,10 @@ class RelayProgram:
         self._passing.set()
         self._delay = 0.0
         self._total = 0
+        # Whether new connections are hung up on: all of them, or whoever has tried too often.
+        self._refusing = False
+        self._limiting = False
+        self._tries: list[float] = []
         self._connections: dict[int, list[asyncio.StreamWriter]] = {}
         # Connections that carry nothing any more, and do not tell.
         self._lost: set[int] = set()
@@ -47,6 +51,12 @@ class RelayProgram:
             self._passing.set()
         elif do == "hold":
             self._passing.clear()
+        elif do == "refuse":
+            self._refusing = True
+        elif do == "accept":
+            self._refusing = False
+        elif do == "limit":
+            self._limiting = True
         elif do == "lose":
             self._lost |= self._connections.keys()
         elif do == "cut":
@@ -61,6 +71,9 @@ class RelayProgram:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._total += 1
+        if self._hangs_up(asyncio.get_running_loop().time()):
+            writer.transport.abort()
+            return
         number = self._total
         self._connections[number] = [writer]
         with suppress(OSError):
@@ -71,6 +84,11 @@ class RelayProgram:
             )
         for end in self._connections.pop(number):
             end.transport.abort()
+
+    def _hangs_up(self, now: float) -> bool:
+        """As ufw's limit does: six tries in 30 s are too many, those that it stops included."""
+        self._tries = [time for time in self._tries if time > now - 30] + [now]
+        return self._refusing or (self._limiting and len(self._tries) >= 6)
 
     async def _carry(
         self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

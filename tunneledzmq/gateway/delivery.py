@@ -32,7 +32,7 @@ class Delivery:
         sock: the connection, which becomes this object's.
         pending: what is to be written yet.
         pump: who watches it; that one's thread calls all methods.
-        on_end: called when it is closed.
+        on_change: called when there is something to :meth:`check`.
     """
 
     def __init__(
@@ -40,13 +40,15 @@ class Delivery:
         sock: socket.socket,
         pending: bytearray,
         pump: Pump,
-        on_end: Callable[[Delivery], None],
+        on_change: Callable[[], None],
     ) -> None:
         self._sock = sock
         self._pending = pending
         self._pump = pump
-        self._on_end = on_end
-        self._open = True
+        self._on_change = on_change
+        self.closed = False
+        """Whether it is over."""
+
         self._step = _FIRST_STEP
         self._next_look = float("inf")
         self._write()
@@ -78,6 +80,7 @@ class Delivery:
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
         self._next_look = 0.0
+        self._on_change()
 
     def check(self, now: float) -> float:
         """Close the socket if it can be closed.
@@ -85,7 +88,7 @@ class Delivery:
         Returns:
             When to look again (time.monotonic).
         """
-        if self._open and now >= self._next_look:
+        if not self.closed and now >= self._next_look:
             if look_at(self._sock)[0] or untaken(self._sock) == 0:
                 self.close()
                 return float("inf")
@@ -95,8 +98,8 @@ class Delivery:
 
     def close(self) -> None:
         """Close the socket, whatever libzmq has not taken."""
-        if self._open:
-            self._open = False
+        if not self.closed:
+            self.closed = True
             self._next_look = float("inf")
             self._pump.forget(self)
             with suppress(OSError):
@@ -104,7 +107,7 @@ class Delivery:
                 self._sock.shutdown(socket.SHUT_RDWR)
             self._sock.close()
             self._pending.clear()
-            self._on_end(self)
+            self._on_change()
 
     def after_fork(self) -> None:
         """Close a forked child's copy of the socket."""

@@ -268,6 +268,8 @@ class Forward:
                 connection = None
         if connection is None:
             sock.close()  # as does the session
+            if self.ending is not None:
+                self.ending.broke(self._host.program_clock)
             return
         self.connections.add(connection)
         self.peer.use(connection, self)
@@ -334,9 +336,8 @@ class Forward:
                 self.ending.broke(self._host.program_clock)
         left = connection.release()
         if left is not None:
-            delivery = Delivery(*left, self._host.pump, self._deliveries.discard)
-            if delivery.fileno() >= 0:
-                self._deliveries.add(delivery)
+            delivery = Delivery(*left, self._host.pump, partial(self._host.on_change, self))
+            self._deliveries.add(delivery)
             if self.ending is not None:
                 delivery.close()  # it is not read any more, and must know that it is to come back
         self.update()
@@ -387,6 +388,8 @@ class Forward:
         next_look = self._try_again(now)
         for delivery in list(self._deliveries):
             next_look = min(next_look, delivery.check(now))
+            if delivery.closed:
+                self._deliveries.discard(delivery)
         self._drop_gone()
         if self.ending is None and not orphaned:
             return next_look
@@ -410,7 +413,7 @@ class Forward:
         """Keep what libzmq has written for a peer that may come, for as long as it would have."""
         if self._orphaned_at is None:
             self._orphaned_at = clock
-        linger = STALL_TIMEOUT if self.ending is None else min(self.ending.linger, STALL_TIMEOUT)
+        linger = 0.0 if self.ending is None else min(self.ending.linger, STALL_TIMEOUT)
         if clock - self._orphaned_at >= linger:
             for visitor in list(self._visitors):
                 self._drop(visitor)
