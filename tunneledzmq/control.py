@@ -142,7 +142,10 @@ class ControlChannel:
     def _message(self, line: bytes) -> Message:
         message: Message = json.loads(line)
         if message.get("listener"):
-            message["listener"] = socket.socket(fileno=self._descriptors.popleft())
+            # Without a descriptor left for it, the kernel has dropped it.
+            message["listener"] = (
+                socket.socket(fileno=self._descriptors.popleft()) if self._descriptors else None
+            )
         return message
 
     def shutdown(self) -> None:

@@ -93,6 +93,7 @@ class GatewayHandle:
 
         # Of the reader thread alone: the gateway's life.
         self._said_bye = False
+        self._has_session = False
         self._deaths = 0
         self._reconnects = 0
         # Those of the gateways that died, and the restarts.
@@ -265,6 +266,9 @@ class GatewayHandle:
         try:
             with theirs:
                 home = self._start_home(theirs, self._directory.path, self._directory.lock)
+        except (OSError, RuntimeError) as exc:  # no descriptors, or no threads, left
+            ours.close()
+            raise _cannot_start(self.server, exc) from exc
         except BaseException:
             ours.close()
             raise
@@ -291,6 +295,7 @@ class GatewayHandle:
         self._deaths += 1
         self._reconnects_before += 1 + self._reconnects
         self._reconnects = 0
+        self._has_session = False
         logger.error("%s: %s", self.server, how)
         for tunnel in tunnels:
             tunnel._last_error = f"{self.server}: {how}"
@@ -368,13 +373,14 @@ class GatewayHandle:
                 self._on_tunnel(kind, tunnel, message)
 
     def _on_state(self, state: str, error: str | None, reconnects: int) -> None:
-        if state == "up":
+        self._has_session = state == "up"
+        if self._has_session:
             self._deaths = 0
         self._reconnects = reconnects
         for tunnel in list(self._tunnels.values()):
             if error is not None:
                 tunnel._last_error = error
-            tunnel._has_session = state == "up"
+            tunnel._has_session = self._has_session
             if tunnel._opened:
                 tunnel._reconnects = self._reconnects_before + reconnects
 
@@ -382,7 +388,7 @@ class GatewayHandle:
         reply = self._opening.get(tunnel._id)
         if kind == "opened":
             tunnel._local = message["local"]
-            tunnel._has_session = tunnel._opened = True
+            tunnel._opened, tunnel._has_session = True, self._has_session
             if reply is not None:
                 reply.set()
         elif kind == "failed":
@@ -447,8 +453,9 @@ def _copy(listener: socket.socket | None) -> socket.socket | None:
         return None  # closed meanwhile, or no descriptors left: the gateway makes one
 
 
-def _cannot_start(server: str, exc: OSError) -> GatewayError:
-    return GatewayError(exc.errno or errno.EIO, f"{server}: cannot start a gateway: {exc}")
+def _cannot_start(server: str, exc: Exception) -> GatewayError:
+    code = (exc.errno if isinstance(exc, OSError) else None) or errno.EAGAIN
+    return GatewayError(code, f"{server}: cannot start a gateway: {exc}")
 
 
 def _error(error: Message) -> TunnelError:

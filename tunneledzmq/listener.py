@@ -10,6 +10,7 @@ from contextlib import suppress
 __all__ = [
     "BACKLOG",
     "address_of",
+    "beside",
     "bind_private",
     "cannot_listen",
     "claim_port",
@@ -76,6 +77,11 @@ def bind_private(listener: socket.socket, path: str) -> None:
     os.chmod(path, 0o600)
 
 
+def beside(path: str) -> str:
+    """Return where a socket is bound that is to take the place of the one at `path`."""
+    return f"{path}~"
+
+
 def take_place(sock: socket.socket, path: str, *, ours: bool) -> None:
     """Bind with mode 0600, in place of a Unix socket of ours if it is still there.
 
@@ -84,8 +90,8 @@ def take_place(sock: socket.socket, path: str, *, ours: bool) -> None:
     """
     if ours:
         with suppress(OSError):  # the path may be as long as it can be
-            bind_private(sock, f"{path}~")
-            os.rename(f"{path}~", path)
+            bind_private(sock, beside(path))
+            os.rename(beside(path), path)
             return
         os.unlink(path)
     bind_private(sock, path)

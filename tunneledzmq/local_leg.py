@@ -6,6 +6,8 @@ import os
 import socket
 from contextlib import suppress
 
+from .listener import beside
+
 __all__ = ["enlarge_buffer"]
 
 # The kernel's default holds a few dozen KiB of small messages, so that libzmq and the gateway wake
@@ -41,7 +43,8 @@ def _enlarge(descriptor: int, path: str) -> bool:
         # Not a copy of the descriptor: closing that might let go of the locks on a file.
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
         try:
-            if sock.getpeername() == path:
+            # A listener that has taken an earlier one's place was bound beside it.
+            if sock.getpeername() in (path, beside(path)):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
                 return True
         finally:

@@ -40,6 +40,9 @@ from tunneledzmq.demo.server import EmbeddedServer
 
 Figures = Callable[[str], None]
 
+TRIES = int(os.environ.get("TUNNELEDZMQ_REPEAT", "1"))
+"""How much longer what adds up slowly is tried."""
+
 NOBODY = 65534
 
 as_root = pytest.mark.skipif(
@@ -561,13 +564,16 @@ def test_what_a_server_must_not_ask_for_is_refused(
     wait_until(lambda: not gateways(), timeout=3)
 
 
+@pytest.mark.timeout(60 + 3 * TRIES)
 def test_a_server_that_asks_and_does_not_listen_costs_no_memory(
     ctx: TunneledContext, stream: Any, tmp_path: Path, figures: Figures
 ) -> None:
+    seconds = 3 * TRIES
+
     def ask_without_listening(transport: paramiko.Transport, channel: int) -> None:
         reading = threading.Event()
-        transport.packetizer.read_message = lambda: reading.wait(3) and None  # type: ignore
-        deadline = time.monotonic() + 3
+        transport.packetizer.read_message = lambda: reading.wait(seconds) and None  # type: ignore
+        deadline = time.monotonic() + seconds
         request = message(MSG_GLOBAL_REQUEST, "no-such-request", True)
         while time.monotonic() < deadline:
             transport.packetizer.send_message(request)
@@ -575,7 +581,7 @@ def test_a_server_that_asks_and_does_not_listen_costs_no_memory(
     with HostileServer(ask_without_listening, tmp_path).running() as options:
         stream.connect("tcp://127.0.0.1:1", ssh=options)
         with memory_growth(the_gateway(), at_most=16_000_000) as growth:
-            always(lambda: True, 3)
-        figures(f"gateway {growth.bytes / 1e6:.1f} MB larger after 3 s")
+            always(lambda: True, seconds)
+        figures(f"gateway {growth.bytes / 1e6:.1f} MB larger after {seconds} s")
         stream.close(linger=0)
     wait_until(lambda: not gateways(), timeout=4)

@@ -119,7 +119,6 @@ class Connection:
         self._pending = bytearray()
         self._in_window = ReceiveWindow(transport.path)
         self._remote_eof = False
-        self._remote_closed = False
         # What libzmq has been told of that; whatever it does then, it does because of it.
         self._told_eof = False
         # libzmq takes nothing any more.
@@ -139,7 +138,7 @@ class Connection:
             early: what has been read from it already.
         """
         with self.pump.lock:
-            if self.state == "closed" or self._remote_eof:
+            if self.state == "closed":
                 return False
             sock.setblocking(False)
             with suppress(OSError):
@@ -149,6 +148,8 @@ class Connection:
             self._sock = sock
             self._early = early
             self.last_progress = time.monotonic()
+            if self._remote_eof:
+                self._owner.peer_ended(self)
             if self._pending:
                 self._write()
             if self.state == "open":
@@ -164,6 +165,11 @@ class Connection:
     def fileno(self) -> int:
         """Return the local socket's descriptor."""
         return -1 if self._sock is None else self._sock.fileno()
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was asked for."""
+        return time.monotonic() - self._asked
 
     @property
     def greeted(self) -> bool:
@@ -325,7 +331,8 @@ class Connection:
         """The peer sends nothing more."""
         self._remote_eof = True
         if self._sock is None:
-            self.abort(End.PEER)  # nobody has used it
+            if not self._pending:
+                self.abort(End.PEER)  # of no use to anybody
         else:
             # Before libzmq is told: it connects again at once.
             self._owner.peer_ended(self)
@@ -333,7 +340,6 @@ class Connection:
 
     def close(self) -> None:
         """The server has closed the channel: all that we sent is with the peer."""
-        self._remote_closed = True
         self._send_close()
         self.transport.forget(self)
         self._finish(End.LIBZMQ if self._left_alone() else End.PEER)

@@ -99,10 +99,15 @@ class Ending:
         self._final = greeted and not self._pace.heartbeat
         self.broke(clock)
 
-    def broke(self, clock: float) -> None:
-        """Note that a connection was ended, by us or by the peer."""
+    def broke(self, clock: float, away: float = 0.0) -> None:
+        """Note that a connection was ended, by us or by the peer.
+
+        Args:
+            clock: the program's.
+            away: seconds for which libzmq has been refused, where it was that.
+        """
         self._without_since = clock
-        self._patience = self._pace.longest(0) + _MARGIN
+        self._patience = self._pace.longest(away) + _MARGIN
 
     def sends_away(self, waited: float, *, greeted: bool) -> bool:
         """Tell whether a connection is broken that waits for a way to the peer.
@@ -111,7 +116,8 @@ class Ending:
             waited: seconds of the program's for which it has waited.
             greeted: whether libzmq has greeted, so that it is known what it sends.
         """
-        if waited < (self._hold if greeted else max(self._hold, _FIRST_HOLD)):
+        hold = self._hold if greeted else max(self._hold, _FIRST_HOLD)
+        if waited < hold or not self._pace.retries:
             return False
         self._hold = min(max(2 * self._hold, _FIRST_HOLD), _LONGEST_HOLD)
         return True

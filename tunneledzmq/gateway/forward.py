@@ -74,9 +74,10 @@ class Forward:
     while                                                a connection of libzmq
     ===================================================  =====================================
     the server reaches the peer                          is carried
-    it does not, and libzmq gives the tunnel up with     waits: that it has come tells that it
-    something left to send                               is not through yet
+    it does not, and libzmq gives the tunnel up with     waits: that it comes, again and again,
+    something left to send                               tells that it is not through yet
     it has not answered yet, and libzmq will not retry   waits
+    or has come before the gateway was there
     otherwise                                            is refused, as over TCP
     ===================================================  =====================================
 
@@ -87,10 +88,18 @@ class Forward:
         pace: how libzmq connects.
         for_gateway: the session of another gateway goes through it, not libzmq's connections:
             they are carried while there is a session, and wait while there is none.
+        again: libzmq has been refused for nobody knows how long: the gateway was restarted.
     """
 
     def __init__(
-        self, host: Host, id: int, peer: Peer, pace: Pace, *, for_gateway: bool = False
+        self,
+        host: Host,
+        id: int,
+        peer: Peer,
+        pace: Pace,
+        *,
+        for_gateway: bool = False,
+        again: bool = False,
     ) -> None:
         self.id = id
         self.peer = peer
@@ -113,9 +122,11 @@ class Forward:
         self._bytes_sent = 0
         self._bytes_received = 0
         # When libzmq had a connection last (time.monotonic).
-        self._last_used = time.monotonic()
+        self._last_used = -_NEVER if again else time.monotonic()
         self._accept_again = _NEVER
         self._impaired = False
+        # There were no descriptors left.
+        self._short = False
         # A connection was given up; and one has something left to do.
         self._over = False
         self._busy = False
@@ -225,9 +236,12 @@ class Forward:
             # Out of descriptors: it would be ready again and again.
             self._host.pump.watch(self, 0)
             self._accept_again = time.monotonic() + _PAUSE
-            self._host.on_trouble(self, f"cannot accept a connection: {exc}")
+            if not self._short:
+                self._short = True
+                self._host.on_trouble(self, f"cannot accept a connection: {exc}")
             self._host.on_change(self)
             return
+        self._short = False
         if request.family == socket.AF_UNIX and not self.for_gateway:
             self._host.on_taken(self)
         if self._carries:
@@ -405,6 +419,10 @@ class Forward:
             return None
         if self.ending is None:
             over = not present
+        elif self._accept_again < _NEVER and not orphaned:
+            # libzmq cannot come, whether it would or not.
+            self.ending.broke(self._host.program_clock, away=_NEVER)
+            over = not self.ending.owing and not present
         else:
             over = self.ending.over(self._host.program_clock, present, orphaned=orphaned)
         return None if over else min(next_look, now + _STEP)

@@ -84,6 +84,7 @@ class Gateway:
         self._opening: dict[Forward, tuple[float, str]] = {}
         self._orphaned = False
         self._used = False
+        self._has_opened = False
         self._clock = OwnClock(time.monotonic())
         self._program_clock = ProgramClock()
         self._check_endpoints_at = 0.0
@@ -148,6 +149,10 @@ class Gateway:
                 for forward in self._forwards.values():
                     forward.close_all()
                 self._session.close()
+                while self._calls:  # the last words of its connections
+                    self._calls.popleft()()
+                for forward in self._forwards.values():
+                    forward.close_all()
                 self.forwarder.close()
 
     def _call(self, call: Callable[[], None]) -> None:
@@ -210,6 +215,7 @@ class Gateway:
         )
 
     def _on_open(self, message: Message) -> None:
+        self._has_opened = True
         if self._no_login is not None:
             self._session.state = State.REFUSED
             self._fail(message["id"], self._no_login)
@@ -289,6 +295,7 @@ class Gateway:
             self._peers.find((message["host"], message["port"])),
             Pace(*message["pace"] or (0.0, 0.0, False)),
             for_gateway=message["pace"] is None,
+            again=message["again"],
         )
         try:
             local = forward.listen(message["local"], message["listener"])
@@ -394,7 +401,7 @@ class Gateway:
         next_check = min(self._session.check(now), self._peers.check(now))
         next_check = min(next_check, self._check_opening(now), self._check_endpoints(now))
         next_check = min(next_check, self._check_watched(now))
-        if self._session.state is not State.OFF and not self._forwards and not self._waiting:
+        if self._has_opened and not self._forwards and not self._waiting:
             return None
         if self._orphaned and not self._forwards:
             return None
@@ -432,8 +439,8 @@ class Gateway:
                 self._watched.discard(forward)
             else:
                 next_check = min(next_check, check)
-        if any(forward.needs_program_clock for forward in self._watched):
-            if not self._orphaned and self._program_clock.look(now):
+        if not self._orphaned and any(f.needs_program_clock for f in self._watched):
+            if self._program_clock.look(now):
                 self._control.send({"type": "tick"})
             next_check = min(next_check, self._program_clock.next_look)
         if self._watched:

@@ -27,6 +27,9 @@ _KEEP = 25.0
 # server's log, and keeps others waiting.
 _STEP = 0.01
 
+# Seconds within which a server that connects only when it has said so finds that it cannot.
+_YOUNG = 1.0
+
 _NEVER = float("inf")
 
 
@@ -170,6 +173,9 @@ class Peer:
         if connection is self._asking:
             self._asking, self._spare = None, connection
             self._spare_since = time.monotonic()
+        elif connection not in self._users:
+            connection.abort()  # of a question that does not matter any more
+            return
         self._open.add(connection)
         self._search.found()
         if self.refusal != "":
@@ -207,11 +213,12 @@ class Peer:
             self._spare = None
         self._open.discard(connection)
         now = time.monotonic()
-        if end is End.REFUSED or (unused and end is End.PEER and not connection.bytes_received):
+        hung_up = end is End.PEER and not connection.bytes_received
+        if end is End.REFUSED or (hung_up and (unused or connection.age < _YOUNG)):
             # A server may say that it has connected before it has.
             self._search.refused(now, self._pace, random.random())
             self._on_refused(reason)
-        elif not self._open and (unused or end is not End.LIBZMQ):
+        elif not self._open and (unused or end is not End.LIBZMQ or not connection.greeted):
             self._search.lost(now, self._pace)
 
     def _on_refused(self, reason: str) -> None:
@@ -246,8 +253,10 @@ class Peers:
         """The session, if there is one."""
 
         self._peers: dict[tuple[str, int], Peer] = {}
-        # By the time at which they want something; entries of another time are out of date.
+        # By the time at which they want something; entries of another time are out of date. Those
+        # that were refused have a heap of their own, and take turns.
         self._due: list[tuple[float, int, Peer]] = []
+        self._refused: list[tuple[float, int, Peer]] = []
         self._numbers = count()
         self._next_turn = 0.0
 
@@ -266,10 +275,12 @@ class Peers:
     def schedule(self, peer: Peer) -> None:
         """Look at a peer when it wants something."""
         if peer.idle:
-            self._peers.pop(peer.remote, None)
+            if self._peers.get(peer.remote) is peer:
+                del self._peers[peer.remote]
         elif self.transport is not None and (due := peer.due) not in (peer.scheduled, _NEVER):
             peer.scheduled = due
-            heappush(self._due, (due, next(self._numbers), peer))
+            heap = self._refused if peer.was_refused else self._due
+            heappush(heap, (due, next(self._numbers), peer))
 
     def check(self, now: float) -> float:
         """Do what is due.
@@ -277,18 +288,28 @@ class Peers:
         Returns:
             When to look again (time.monotonic).
         """
-        while self._due:
-            due, _, peer = self._due[0]
+        next_look = self._check(self._due, now)
+        if now >= self._next_turn:
+            next_look = min(next_look, self._check(self._refused, now, at_most=1))
+        if now < self._next_turn and self._refused:
+            next_look = min(next_look, self._next_turn)
+        return next_look
+
+    def _check(
+        self, heap: list[tuple[float, int, Peer]], now: float, at_most: float = _NEVER
+    ) -> float:
+        while heap:
+            due, _, peer = heap[0]
             wanted = self.transport is not None and peer.due == due
             if wanted and now < due:
                 return due
-            if wanted and peer.was_refused and now < self._next_turn:
-                return self._next_turn
-            heappop(self._due)
+            heappop(heap)
             if peer.scheduled == due:
                 peer.scheduled = _NEVER
             if wanted:
-                if peer.was_refused:
-                    self._next_turn = now + _STEP
                 peer.act(now)
+                at_most -= 1
+                if at_most <= 0:
+                    self._next_turn = now + _STEP
+                    break
         return _NEVER

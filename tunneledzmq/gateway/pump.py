@@ -93,10 +93,6 @@ class Pump:
                     key.data.ready(wanted)
         return bool(events)
 
-    def after_fork(self) -> None:
-        """Replace the lock: whoever held it is not there in a forked child."""
-        self.lock = threading.RLock()
-
     def close(self) -> None:
         """Close the selector."""
         with self.lock:

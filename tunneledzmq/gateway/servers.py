@@ -18,8 +18,9 @@ __all__ = ["Server", "StreamServer", "TCPServer"]
 class Server:
     """What our listeners do otherwise than socketserver's.
 
-    The endpoint is bound at all times, so that nobody else gets it. While nobody listens on it,
-    libzmq's connects fail, as they do over TCP while the peer is down.
+    The endpoint is bound at all times: a port is kept from others; a path is in a private
+    directory, or where the program wants it. While nobody listens on it, libzmq's connects fail, as
+    they do over TCP while the peer is down.
     """
 
     request_queue_size = BACKLOG
@@ -108,6 +109,8 @@ class TCPServer(Server, _ForwardServer):  # type: ignore[misc]
 
     def listen(self) -> None:
         """Let connections come, whatever is left in the kernel of earlier ones."""
+        if not self.intact():
+            self.rebind()
         share_port(self.socket, True)
         super().listen()
 

@@ -41,6 +41,7 @@ class State(Enum):
     DIALING    logged in                                   UP
     DIALING    failed, or connect_timeout is over          WAITING
     DIALING    refused for good (key, host key)            REFUSED
+    DIALING    a program waits, who may help with a hop    DIALING (anew)
     UP         lost                                        WAITING
     WAITING    the delay is over, or a tunnel is wanted    DIALING
     REFUSED    a tunnel is wanted                          DIALING
@@ -99,6 +100,7 @@ class Session:
         self._alive: Alive | None = None
         # Why we have ended the session, if we have.
         self._gave_up = ""
+        self._orphaned = False
 
     def use(self, forwarder: Forwarder) -> None:
         """Log in by this forwarder, when a tunnel is wanted."""
@@ -125,6 +127,7 @@ class Session:
 
     def orphan(self) -> None:
         """Ask the program nothing more."""
+        self._orphaned = True
         if self._attempt is not None:
             self._attempt.questions.give_up()
 
@@ -159,10 +162,18 @@ class Session:
         self.state = State.DIALING
         self._for_program = for_program
         questions = Questions(self._send, self._serials)
+        if self._orphaned:
+            questions.give_up()
         attempt = self._attempt = Attempt(questions, self._forwarder.login.given_up)
-        threading.Thread(
+        thread = threading.Thread(
             target=self._log_in, args=(attempt,), name="tunneledzmq-dial", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError as exc:  # there are too many
+            text = f"cannot start a thread to log in: {exc}"
+            error = self._forwarder.login.no_connection(errno.EAGAIN, text)
+            self._call(lambda: self._on_failed(attempt, error))
 
     def _log_in(self, attempt: Attempt) -> None:
         try:

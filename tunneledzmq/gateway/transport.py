@@ -234,7 +234,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
 
     def send_data(self, connection: Connection, size: int) -> None:
         """Send `size` bytes of :attr:`read_buffer`; only while :attr:`writable`."""
-        self.packetizer.send_data(connection, self._read_buffer, size)
+        with suppress(EOFError):  # as in send()
+            self.packetizer.send_data(connection, self._read_buffer, size)
 
     def send_eof(self, connection: Connection) -> None:
         """Tell the server that nothing more comes."""
