@@ -824,6 +824,33 @@ def test_a_program_may_end_while_it_connects(
     wait_until(lambda: not gateways(), timeout=5)
 
 
+@pytest.mark.parametrize("end", ["", "sock.close()"], ids=["left open", "closed"])
+def test_what_was_sent_arrives_though_the_program_ends_before_the_session_is_up(
+    end: str, openssh: OpenSSHServer, remote: Remote
+) -> None:
+    collector = remote("collector")
+    run_program(
+        f"""
+        import asyncio
+        from tunneledzmq.asyncio import TunneledContext
+
+        ctx = TunneledContext()
+
+        async def main():
+            sock = ctx.socket(zmq.PUSH)
+            sock.connect(addr, ssh=options)
+            for _ in range(500):
+                await sock.send(bytes(10_000))
+            {end or "globals().update(sock=sock)"}
+
+        asyncio.run(main())
+        """,
+        options=arguments_for(openssh),
+        addr=collector.address,
+    )
+    collector.wait_for(messages=500)
+
+
 @pytest.mark.parametrize("server", ["silent", "openssh"])
 def test_a_program_that_is_killed_while_it_connects_leaves_nothing(
     server: str, silent: SilentPort, openssh: OpenSSHServer, echo: Peer, gateways: Gateways

@@ -42,12 +42,14 @@ def test_close_may_meet_any_word_of_the_gateway(order: tuple[str, ...]) -> None:
     assert tunnel.state == "closed"
 
 
-def test_the_last_error_is_seen() -> None:
+def test_what_a_tunnel_waits_for_is_seen() -> None:
     tunnel = Tunnel("tcp://127.0.0.1:1", SSHOptions("me@bastion"))
     assert repr(tunnel) == "<Tunnel tcp://127.0.0.1:1 via me@bastion [connecting]>"
     tunnel._opened = tunnel._has_session = True
-    tunnel._last_error = "the server cannot connect to it"
-    assert repr(tunnel) == (
-        "<Tunnel tcp://127.0.0.1:1 via me@bastion "
-        "[up, last error: the server cannot connect to it]>"
-    )
+    tunnel._trouble = tunnel._last_error = "the server cannot connect to it"
+    way = "<Tunnel tcp://127.0.0.1:1 via me@bastion"
+    assert repr(tunnel) == f"{way} [up: the server cannot connect to it]>"
+    tunnel._trouble = None
+    assert repr(tunnel) == f"{way} [up]>"
+    tunnel._has_session = False
+    assert repr(tunnel) == f"{way} [down: the server cannot connect to it]>"

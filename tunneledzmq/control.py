@@ -36,6 +36,7 @@ type        further members                                           meaning
 ``state``   ``state``, ``error``, ``reconnects``                      the SSH session's
 ``taken``   ``id``                                                    libzmq has connected
 ``trouble`` ``id``, ``message``                                       it does not work, and why
+``reached`` ``id``                                                    it does, again
 ``endpoint`` ``id``, ``there``                                        the local one is lost, or back
 ``tick``    \                                                         does the program run?
 ``closed``  ``id``, and the counters                                  drained and gone

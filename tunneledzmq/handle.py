@@ -402,7 +402,9 @@ class GatewayHandle:
         elif kind == "taken":
             enlarge_buffer(tunnel._local[len("ipc://") :])
         elif kind == "trouble":
-            tunnel._last_error = message["message"]
+            tunnel._trouble = tunnel._last_error = message["message"]
+        elif kind == "reached":
+            tunnel._trouble = None
         elif kind == "endpoint":
             tunnel._has_endpoint = message["there"]
         elif kind == "closed":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import threading
@@ -171,6 +172,8 @@ class GatewayPool:
             if self._directory is None:
                 self._directory = directory = RuntimeDirectory()
                 self._remove_directory = weakref.finalize(self, _remove, directory, os.getpid())
+                # Not before the connects that go on at the end of the program: see _at_exit.
+                self._remove_directory.atexit = False
             restore(self._directory.path)
             return self._directory.path
 
@@ -265,6 +268,15 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _at_exit() -> None:
+    for pool in list(_pools):
+        if pool._directory is not None:
+            pool._remove_directory()
+
+
+atexit.register(_at_exit)
 
 _shared = GatewayPool()
 

@@ -143,6 +143,8 @@ class Tunnel:
         # Set by the handle as the gateway reports.
         self._local = local
         self._last_error: str | None = None
+        # What keeps it from working now.
+        self._trouble: str | None = None
         self._reconnects = 0
         self._stats = TunnelStats()
 
@@ -197,5 +199,6 @@ class Tunnel:
         self._close(0, How.CUT)
 
     def __repr__(self) -> str:
-        error = "" if self._last_error is None else f", last error: {self._last_error}"
-        return f"<Tunnel {self.remote} via {self.server} [{self.state}{error}]>"
+        state = self.state
+        why = self._last_error if state == State.DOWN.value else self._trouble
+        return f"<Tunnel {self.remote} via {self.server} [{state}{f': {why}' if why else ''}]>"

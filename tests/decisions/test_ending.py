@@ -172,8 +172,8 @@ def test_nothing_waits_for_a_program_that_has_ended(how: How, linger: int) -> No
     ("owes", "how", "linger", "ran", "program_ran", "given_up"),
     [
         # What libzmq has written is delivered as long as the kernel would try.
-        (Owes.REST, How.CLOSED, -1, 99, 0, False),
-        (Owes.REST, How.CLOSED, -1, 100, 0, True),
+        (Owes.REST, How.CLOSED, -1, 599, 0, False),
+        (Owes.REST, How.CLOSED, -1, 600, 0, True),
         (Owes.REST, How.CLOSED, 60_000, 59, 0, False),
         (Owes.REST, How.CLOSED, 60_000, 60, 0, True),
         (Owes.REST, How.CLOSED, 0, 4, 0, False),
@@ -204,8 +204,8 @@ def test_a_forked_child_that_holds_connections_does_not_keep_them_for_ever() -> 
         return is_given_up(owes, None, ran=ran, program_ran=0, orphaned=True, for_gateway=False)
 
     assert not given_up(Owes.NOTHING, 0.9) and given_up(Owes.NOTHING, 1)
-    assert not given_up(Owes.DATA, 99) and given_up(Owes.DATA, 100)
-    assert not given_up(Owes.REST, 99) and given_up(Owes.REST, 100)
+    assert not given_up(Owes.DATA, 599) and given_up(Owes.DATA, 600)
+    assert not given_up(Owes.REST, 599) and given_up(Owes.REST, 600)
 
 
 def test_who_waits_for_a_peer_is_sent_away_now_and_then() -> None:

@@ -7,6 +7,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -32,8 +33,10 @@ logger = logging.getLogger("tunneledzmq")
 _SocketT = TypeVar("_SocketT", bound="zmq.Socket[Any]", covariant=True)
 
 
-# Seconds that the end of the program waits for a connect under way to be undone.
+# Seconds that the end of the program waits for a connect under way to be undone, and beyond
+# connect_timeout for one that is waited for.
 _EXIT_TIMEOUT = 2.0
+_CONNECT_TIMEOUT = 10.0
 
 
 class Attempt:
@@ -46,10 +49,14 @@ class Attempt:
         pool: the gateways.
         options: how to log in.
         tunnel: what :meth:`GatewayPool.begin` returned.
+        linger: tells how long the socket's messages are to wait (LINGER, in milliseconds).
     """
 
-    def __init__(self, pool: GatewayPool, options: SSHOptions, tunnel: Tunnel) -> None:
+    def __init__(
+        self, pool: GatewayPool, options: SSHOptions, tunnel: Tunnel, linger: Callable[[], int]
+    ) -> None:
         self.tunnel = tunnel
+        self._linger = linger
         self.error: BaseException | None = None
         self._pool = pool
         self._options = options
@@ -80,6 +87,17 @@ class Attempt:
                 return
         callback()
 
+    def finish(self) -> None:
+        """Wait for the login if messages may wait for it, as they would for a TCP connect."""
+        closing = self.tunnel._closing
+        linger = self._linger() if closing is None else closing.linger
+        if linger and not (closing and closing.at_once):
+            seconds = (self._options.connect_timeout or _CONNECT_TIMEOUT) + _EXIT_TIMEOUT
+            with suppress(RuntimeError):
+                self._thread.join(min(seconds, linger / 1000) if linger > 0 else seconds)
+        if not self.done:
+            self.give_up(_EXIT_TIMEOUT)
+
     def give_up(self, timeout: float) -> None:
         """Close the tunnel and wait for the thread, which may be starting a gateway just now."""
         self.tunnel._cut()
@@ -92,6 +110,9 @@ class Attempt:
         except BaseException as exc:
             self.error = exc.with_traceback(None)
         _running.pop(self, None)
+        closing = self.tunnel._closing
+        if closing is not None and closing.linger:
+            _note_drain(self.tunnel)
         with self._lock:
             self.done = True
             callbacks, self._callbacks = self._callbacks, []
@@ -105,11 +126,35 @@ class Attempt:
 _running: dict[Attempt, int] = {}
 
 
+# Tunnels that were closed before they were up, with messages that may wait for them.
+_draining: dict[Tunnel, int] = {}
+
+
+def _note_drain(tunnel: Tunnel) -> None:
+    for ended in [tunnel for tunnel in list(_draining) if tunnel.state == "closed"]:
+        _draining.pop(ended, None)
+    if tunnel.state != "closed":
+        _draining[tunnel] = os.getpid()
+
+
+def _drain(tunnel: Tunnel) -> None:
+    """Wait for what libzmq would have handed to the kernel by now, had it been a TCP connect."""
+    start = time.monotonic()
+    seconds = tunnel._options.connect_timeout or _CONNECT_TIMEOUT
+    while tunnel.state != "closed" and time.monotonic() < start + seconds:
+        time.sleep(0.01)
+        if tunnel._opened and seconds > _EXIT_TIMEOUT:
+            start, seconds = time.monotonic(), _EXIT_TIMEOUT
+
+
 def _at_exit() -> None:
     """Leave no half-started gateway: a daemon thread stops where it is when the program ends."""
     for attempt, pid in list(_running.items()):
         if pid == os.getpid():
-            attempt.give_up(_EXIT_TIMEOUT)
+            attempt.finish()
+    for tunnel, pid in list(_draining.items()):
+        if pid == os.getpid():
+            _drain(tunnel)
 
 
 atexit.register(_at_exit)

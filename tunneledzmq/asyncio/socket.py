@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +81,7 @@ class TunneledSocket(TunnelingSocket[Any], zmq.asyncio.Socket):
             return connecting or Connecting(self._connect_again(connected, text))
         pool = self._pool
         tunnel = pool.begin(*way)
-        attempt = Attempt(pool, way.options, tunnel)
+        attempt = Attempt(pool, way.options, tunnel, self._linger_of(weakref.ref(self)))
         attempt.start()
         manager = self._connect_through(tunnel, text)
         try:
@@ -91,6 +93,14 @@ class TunneledSocket(TunnelingSocket[Any], zmq.asyncio.Socket):
         self._connecting[tunnel] = connecting
         attempt.when_done(connecting.on_done)
         return connecting
+
+    @staticmethod
+    def _linger_of(reference: weakref.ref[TunneledSocket]) -> Callable[[], int]:
+        def linger() -> int:
+            sock = reference()
+            return 0 if sock is None or sock.closed else sock._get_or(zmq.LINGER, -1)
+
+        return linger
 
     def disconnect(self, addr: str | bytes) -> None:
         """Disconnect from a peer, and close the tunnel to it; a connect under way is cancelled.

@@ -23,9 +23,9 @@ _MARGIN = 0.3
 _FIRST_HOLD = 1.0
 _LONGEST_HOLD = 20.0
 
-STALL_TIMEOUT = 100.0
-"""Seconds of ours for which a connection that libzmq has closed may stand still: about as long as
-the kernel tries to deliver what a program left in a TCP socket."""
+STALL_TIMEOUT = 600.0
+"""Seconds of ours for which a connection that libzmq has closed may stand still: the kernel tries
+for some minutes, too, to deliver what a program left in a TCP socket."""
 
 # The same where LINGER has run out: no more is owed, but what was written may yet arrive.
 LINGER_STALL_TIMEOUT = 5.0

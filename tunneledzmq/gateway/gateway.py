@@ -107,8 +107,7 @@ class Gateway:
             if self._directory:
                 remove(self._directory)
             remove_restored()
-            if self._orphaned:
-                self._remove_directories()
+            self._remove_directories()
             self._control.send({"type": "bye"})
         except Exception:
             logger.critical("the gateway failed", exc_info=True)
@@ -121,11 +120,15 @@ class Gateway:
             self.pump.close()
 
     def _remove_directories(self) -> None:
-        # The program, if it was killed, could not: the last gateway that had a socket there does.
         for directory in self._directories:
-            if all(name.startswith(".") for name in _names(directory)):
+            # The program, if it was killed, could not: the last gateway with a socket there does.
+            if self._orphaned and all(name.startswith(".") for name in _names(directory)):
                 remove(directory)
-        sweep()
+            # Nor could it if a socket was being put in another's place.
+            with suppress(OSError):
+                os.rmdir(directory)
+        if self._orphaned:
+            sweep()
 
     def after_fork(self) -> None:
         """Close the copies of all sockets that a forked child has, which would keep them open."""
@@ -350,6 +353,8 @@ class Gateway:
 
     def _on_found(self, peer: Peer) -> None:
         self._session.tell("forward", "{}:{}".format(*peer.remote))
+        for forward in peer.forwards:
+            self._control.send({"type": "reached", "id": forward.id})
 
     # What the session tells
 
