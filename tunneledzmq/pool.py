@@ -273,7 +273,8 @@ if hasattr(os, "register_at_fork"):
 def _at_exit() -> None:
     for pool in list(_pools):
         if pool._directory is not None:
-            pool._remove_directory()
+            # Finalizers do nothing any more.
+            _remove(pool._directory, pool._pid)
 
 
 atexit.register(_at_exit)
