@@ -69,6 +69,12 @@ class Campaign:
             print(f"  {line}")
         print(flush=True)
 
+    @property
+    def share(self) -> float:
+        """How many of the programs differ, in percent; all of them if none ran."""
+        count = sum(self._outcomes.values())
+        return 100 * len(self.different) / count if count else 100.0
+
     def summary(self) -> str:
         seconds = time.monotonic() - self._start
         count = sum(self._outcomes.values())
@@ -98,6 +104,13 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--strict", action="store_true", help="count what was not seen again as different, too"
+    )
+    parser.add_argument(
+        "--tolerate",
+        type=float,
+        default=0,
+        metavar="PERCENT",
+        help="the share of programs that may differ without failing the run (default: 0)",
     )
     parser.add_argument("--verbose", action="store_true", help="say what is discarded, and why")
     parser.add_argument(
@@ -132,7 +145,7 @@ def main() -> int:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     print(campaign.summary())
-    return 1 if campaign.different else 0
+    return 0 if campaign.share <= arguments.tolerate else 1
 
 
 if __name__ == "__main__":

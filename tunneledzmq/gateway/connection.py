@@ -37,6 +37,9 @@ _SMALL = 1 << 12
 # Bytes to write to libzmq at once, of what it did not take before.
 _WRITE_SIZE = 1 << 18
 
+# Seconds after which a peer that has said nothing may not be there.
+_SILENT = 5.0
+
 
 class End(Enum):
     """How a connection ended."""
@@ -170,6 +173,11 @@ class Connection:
     def age(self) -> float:
         """Seconds since it was asked for."""
         return time.monotonic() - self._asked
+
+    @property
+    def silent(self) -> bool:
+        """Whether libzmq has waited long for a greeting, and given the peer up (HANDSHAKE_IVL)."""
+        return not self.bytes_received and self.age > _SILENT
 
     @property
     def greeted(self) -> bool:

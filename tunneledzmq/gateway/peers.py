@@ -218,7 +218,7 @@ class Peer:
             # A server may say that it has connected before it has.
             self._search.refused(now, self._pace, random.random())
             self._on_refused(reason)
-        elif not self._open and (unused or end is not End.LIBZMQ or not connection.greeted):
+        elif not self._open and (unused or end is not End.LIBZMQ or connection.silent):
             self._search.lost(now, self._pace)
 
     def _on_refused(self, reason: str) -> None:
