@@ -320,6 +320,8 @@ class Link:
                 self._unacknowledged = False
         except BlockingIOError:
             pass
+        except BrokenPipeError:
+            start = end  # what has come before the end is read first, and tells of it
         if start < end:
             self._output_start = start
         else:
