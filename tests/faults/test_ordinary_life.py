@@ -219,6 +219,7 @@ def closed_at(
 
 
 @both_backends
+@pytest.mark.skipif(os.getuid() != 0, reason="an sshd of an ordinary user runs no commands")
 def test_a_login_that_is_slow_is_told_from_a_server_that_is_down(
     ctx: TunneledContext, need_sshd: None, figures: Figures
 ) -> None:

@@ -38,6 +38,10 @@ _SocketT = TypeVar("_SocketT", bound="zmq.Socket[Any]", covariant=True)
 _EXIT_TIMEOUT = 2.0
 _CONNECT_TIMEOUT = 10.0
 
+# Seconds that it waits for what libzmq has to send, once it can; and looks at which nothing moved.
+_SETTLE_TIMEOUT = 1.0
+_SETTLED = 4
+
 
 class Attempt:
     """A tunnel that is being opened, on a thread of its own.
@@ -147,11 +151,23 @@ def _drain(tunnel: Tunnel) -> None:
             start, seconds = time.monotonic(), _EXIT_TIMEOUT
 
 
+def _settle(tunnel: Tunnel) -> None:
+    """Wait until libzmq has handed over what it has, now that it can; nobody terminates it."""
+    end = time.monotonic() + _SETTLE_TIMEOUT
+    stats, still = tunnel.stats(), 0
+    while still < _SETTLED and time.monotonic() < end:
+        time.sleep(0.02)
+        before, stats = stats, tunnel.stats()
+        still = still + 1 if stats.connections_total and stats == before else 0
+
+
 def _at_exit() -> None:
     """Leave no half-started gateway: a daemon thread stops where it is when the program ends."""
     for attempt, pid in list(_running.items()):
         if pid == os.getpid():
             attempt.finish()
+            if attempt.error is None:
+                _settle(attempt.tunnel)
     for tunnel, pid in list(_draining.items()):
         if pid == os.getpid():
             _drain(tunnel)
