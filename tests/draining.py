@@ -17,7 +17,7 @@ SIZE = 10_000
 IN_FLIGHT = 8_000_000
 """What a session may have taken when it is killed, in bytes: windows, and the kernels' buffers."""
 
-_SEND = """
+SEND = """
     ctx = TunneledContext(isolate=isolate)
     sock = ctx.socket(zmq.PUSH)
     sock.sndhwm = 0
@@ -32,7 +32,7 @@ def draining_program(
 ) -> ObedientProgram:
     """Start a program that has sent `count` messages, and has begun to close and terminate."""
     program = ObedientProgram(
-        _SEND,
+        SEND,
         options=arguments_for(server),
         addr=pull.last_endpoint.decode(),
         count=count,

@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from tests.deadline import ending
+from tests.draining import SEND
 from tests.faults.injection import Relay, kill_session, time_until_nothing_is_left
 from tests.leaks import gateways
 from tests.logins import arguments_for, options_for
@@ -30,15 +31,6 @@ COUNT = 2000
 SIZE = 10_000
 TRIES = int(os.environ.get("TUNNELEDZMQ_REPEAT", "1"))
 """How often what is only lost now and then is tried."""
-
-SEND = """
-    ctx = TunneledContext(isolate=isolate)
-    sock = ctx.socket(zmq.PUSH)
-    sock.sndhwm = 0
-    sock.connect(addr, ssh=options)
-    for number in range(count):
-        sock.send(number.to_bytes(8, "big").ljust(size))
-"""
 
 ENDINGS = {
     "close and term": "sock.close(); ctx.term()",
