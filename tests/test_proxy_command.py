@@ -28,9 +28,11 @@ NETCAT = """
 import os, socket, sys, threading
 s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
 def up():
-    while data := os.read(0, 65536):
-        s.sendall(data)
-    s.shutdown(socket.SHUT_WR)
+    try:
+        while data := os.read(0, 65536):
+            s.sendall(data)
+    finally:  # which may be a reset: whoever is killed leaves unread what has come
+        s.shutdown(socket.SHUT_WR)
 threading.Thread(target=up, daemon=True).start()
 while data := s.recv(65536):
     while data:
