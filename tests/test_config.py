@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunneledzmq.gateway.algorithms import apply_list
 from tunneledzmq.gateway.config import resolve
 from tunneledzmq.gateway.config.syntax import split_arguments
 from tunneledzmq.gateway.login import Login, LoginError, Request
+from tunneledzmq.gateway.sshtunnel.algorithms import apply_list
 
 USER = pwd.getpwuid(os.getuid()).pw_name
 HOME = pwd.getpwuid(os.getuid()).pw_dir

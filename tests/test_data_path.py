@@ -23,9 +23,13 @@ from tests.logins import Server, options_for
 from tests.peers import Peer
 from tests.sshd import OpenSSHServer
 from tunneledzmq import TunneledContext
-from tunneledzmq.gateway.ciphers import EtmOpener, EtmSealer, GcmOpener, GcmSealer
-from tunneledzmq.gateway.packetizer import BatchPacketizer, LinkPacketizer, packetizer_class
-from tunneledzmq.gateway.transport import ForwardTransport
+from tunneledzmq.gateway.sshtunnel.ciphers import EtmOpener, EtmSealer, GcmOpener, GcmSealer
+from tunneledzmq.gateway.sshtunnel.packetizer import (
+    BatchPacketizer,
+    LinkPacketizer,
+    packetizer_class,
+)
+from tunneledzmq.gateway.sshtunnel.transport import ForwardTransport
 
 WAYS = {
     "aes-gcm": {},

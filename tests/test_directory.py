@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tunneledzmq import directory
-from tunneledzmq.directory import RuntimeDirectory, remove, remove_restored, restore, sweep
+from tunneledzmq.shared import directory
+from tunneledzmq.shared.directory import RuntimeDirectory, remove, remove_restored, restore, sweep
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ from paramiko.common import MSG_USERAUTH_FAILURE, MSG_USERAUTH_SUCCESS
 from paramiko.message import Message
 from paramiko.ssh_exception import SSHException
 
-from tunneledzmq.gateway.compression import Decompressor
-from tunneledzmq.gateway.identification import read_identification
-from tunneledzmq.gateway.message import FarMessage
-from tunneledzmq.gateway.pump import Link, Pump
-from tunneledzmq.gateway.refusal import refusal
-from tunneledzmq.gateway.text import printable
-from tunneledzmq.gateway.transport import ForwardTransport
+from tunneledzmq.gateway.sshtunnel.compression import Decompressor
+from tunneledzmq.gateway.sshtunnel.identification import read_identification
+from tunneledzmq.gateway.sshtunnel.message import FarMessage
+from tunneledzmq.gateway.sshtunnel.transport import ForwardTransport
+from tunneledzmq.gateway.traffic.pump import Link, Pump
+from tunneledzmq.gateway.traffic.refusal import refusal
+from tunneledzmq.shared.text import printable
 
 # Text
 

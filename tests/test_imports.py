@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.logins import Server, arguments_for
 from tests.peers import ROOT, Peer
 from tests.programs import run_program
-from tunneledzmq import home
+from tunneledzmq.handles import home
 
 COST = """
 import time
@@ -46,11 +45,11 @@ def test_importing_takes_less_than_60_ms() -> None:
 
 def test_a_gateway_imports_no_zmq() -> None:
     code = home._BOOTSTRAP.replace(
-        "main(control)", "import tunneledzmq.gateway.forwarder; print('zmq' in sys.modules)"
+        "main(control)",
+        "import tunneledzmq.gateway.sshtunnel.forwarder; print('zmq' in sys.modules)",
     )
-    package = str(Path(home.__file__).parent)
     output = subprocess.run(
-        [sys.executable, "-I", "-c", code, "0", package, *sys.path],
+        [sys.executable, "-I", "-c", code, "0", home._PACKAGE, *sys.path],
         check=True,
         capture_output=True,
         text=True,

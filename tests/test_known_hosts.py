@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 from tests.programs import Program
 from tests.sshd import SSHD, generate_key, public_key
 from tests.verdicts import OpenSSHClient
-from tunneledzmq.gateway.algorithms import order_by_known
-from tunneledzmq.gateway.known_hosts import (
+from tunneledzmq.gateway.sshtunnel.algorithms import order_by_known
+from tunneledzmq.gateway.trust.known_hosts import (
     KnownHosts,
     KnownKey,
     Verdict,

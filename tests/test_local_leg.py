@@ -13,8 +13,9 @@ import zmq
 
 from tests.peers import Peer, round_trip
 from tests.polling import wait_until
-from tunneledzmq import SSHOptions, TunneledContext, local_leg
-from tunneledzmq.local_leg import enlarge_buffer
+from tunneledzmq import SSHOptions, TunneledContext
+from tunneledzmq.handles import local_leg
+from tunneledzmq.handles.local_leg import enlarge_buffer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc/self/fd")
 

@@ -29,8 +29,8 @@ from tests.test_known_hosts import (
     rsa,
 )
 from tests.verdicts import OpenSSHClient
-from tunneledzmq.gateway.algorithms import order_by_known
-from tunneledzmq.gateway.known_hosts import KnownHosts, Verdict
+from tunneledzmq.gateway.sshtunnel.algorithms import order_by_known
+from tunneledzmq.gateway.trust.known_hosts import KnownHosts, Verdict
 
 HOSTS = [
     ("host", 22),

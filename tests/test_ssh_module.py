@@ -368,7 +368,7 @@ def test_a_tunnel_lives_though_nobody_holds_it(
         with plain.socket(zmq.REQ) as sock:
             sock.connect(url)
             round_trip(sock)
-    [tunnel] = [one for one in tunneledzmq.pool.shared_pool().tunnels if one.local == url]
+    [tunnel] = [one for one in tunneledzmq.handles.pool.shared_pool().tunnels if one.local == url]
     assert isinstance(tunnel, tunneledzmq.ssh.OwnTunnel)
     tunnel.terminate()
     wait_until(lambda: refuses(url))

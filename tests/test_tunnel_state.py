@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunneledzmq import SSHOptions
-from tunneledzmq.control import How
+from tunneledzmq.shared.control import How
 from tunneledzmq.tunnel import Closing, State, Tunnel, state_of
 
 FACTS = st.fixed_dictionaries(

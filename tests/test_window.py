@@ -16,7 +16,7 @@ from tests.peers import Peer
 from tests.polling import wait_until
 from tests.sshd import OpenSSHServer
 from tunneledzmq import SSHOptions, TunneledContext
-from tunneledzmq.gateway.window import (
+from tunneledzmq.gateway.traffic.window import (
     FIRST_SIZE,
     LARGEST_SIZE,
     SHARED_SIZE,
@@ -52,7 +52,7 @@ class Channel:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=0.0)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr("tunneledzmq.gateway.window.time", clock)
+    monkeypatch.setattr("tunneledzmq.gateway.traffic.window.time", clock)
     return clock
 
 

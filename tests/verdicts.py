@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.sshd import PRIVILEGE_SEPARATION_DIRECTORY, SSHD, generate_key, public_key
-from tunneledzmq.gateway.known_hosts import Verdict
+from tunneledzmq.gateway.trust.known_hosts import Verdict
 
 _SIGNS = {
     "REVOKED HOST KEY DETECTED": Verdict.REVOKED,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import zmq
 
 from .endpoints import check_local
+from .handles.pool import GatewayPool
 from .options import SSHLike, SSHOptions, to_options
-from .pool import GatewayPool
 from .socket import TunneledSocket, TunnelingSocket, to_text
 from .tunnel import Tunnel
 

@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from .exceptions import AddressError
-from .names import is_valid_host
+from .shared.names import is_valid_host
 
 __all__ = ["RemoteEndpoint", "check_local", "is_tcp", "parse_remote", "split_host_port"]
 

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import NamedTuple
 
 from .endpoints import split_host_port
-from .names import is_valid_user
+from .shared.names import is_valid_user
 
 __all__ = [
     "DEFAULT_CONFIG_FILE",

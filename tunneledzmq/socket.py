@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 import zmq
 
-from .control import How
 from .endpoints import RemoteEndpoint, check_local, is_tcp, parse_remote
+from .handles.pool import GatewayPool, shared_pool
 from .options import SSHLike, SSHOptions, to_options
-from .pool import GatewayPool, shared_pool
+from .shared.control import How
 from .tunnel import Pace, Tunnel
 
 if TYPE_CHECKING:

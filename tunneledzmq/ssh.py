@@ -16,11 +16,11 @@ from typing import Any
 
 import zmq
 
-from .control import How
 from .endpoints import RemoteEndpoint, parse_remote
 from .exceptions import SSHAuthenticationError
+from .handles.pool import shared_pool
 from .options import Paths, SSHOptions
-from .pool import shared_pool
+from .shared.control import How
 from .socket import TunnelingSocket
 from .tunnel import Pace, Tunnel
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from .control import How
+from .shared.control import How
 
 if TYPE_CHECKING:
-    from .handle import GatewayHandle
+    from .handles.handle import GatewayHandle
     from .options import SSHOptions
 
 __all__ = ["Closing", "GivenUp", "Pace", "State", "Tunnel", "TunnelStats", "state_of"]

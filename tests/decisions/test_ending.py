@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tunneledzmq.control import How
-from tunneledzmq.gateway.ending import Ending, Owes, is_given_up
-from tunneledzmq.gateway.search import Pace
+from tunneledzmq.gateway.traffic.ending import Ending, Owes, is_given_up
+from tunneledzmq.gateway.traffic.search import Pace
+from tunneledzmq.shared.control import How
 
 FOR_EVER = float("inf")
 

@@ -23,7 +23,7 @@ from tests.peers import ROOT
 from tests.polling import wait_for_end, wait_until
 from tests.programs import ObedientProgram
 from tests.sshd import OpenSSHServer, generate_key
-from tunneledzmq import directory
+from tunneledzmq.shared import directory
 
 
 def kill_session(server: OpenSSHServer) -> None:

@@ -58,8 +58,8 @@ from tests.polling import wait_until
 from tunneledzmq import HostKeyChangedError, Tunnel, TunneledContext, TunnelError
 from tunneledzmq.check.show import PlainShow
 from tunneledzmq.check.steps import Check
-from tunneledzmq.gateway import known_hosts
-from tunneledzmq.gateway.known_hosts import Verdict
+from tunneledzmq.gateway.trust import known_hosts
+from tunneledzmq.gateway.trust.known_hosts import Verdict
 
 SECRET = "s3cret-password"
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import zmq
 
+from ..handles.pool import GatewayPool
 from ..options import SSHOptions
-from ..pool import GatewayPool
 from ..tunnel import GivenUp, Tunnel
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from ..endpoints import parse_remote
 from ..exceptions import HostKeyError, SSHAuthenticationError, TunnelError
-from ..handle import Step
+from ..handles.handle import Step
+from ..handles.pool import GatewayPool
 from ..options import SSHOptions
-from ..pool import GatewayPool
 from ..tunnel import Tunnel
 from .zmtp import NotZMTP, greet
 

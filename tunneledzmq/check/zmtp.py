@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
-from ..gateway.text import printable
+from ..shared.text import printable
 
 __all__ = ["NotZMTP", "greet"]
 

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import asyncssh
 
-from ..directory import RuntimeDirectory
+from ..shared.directory import RuntimeDirectory
 from .child import reply, requests
 from .server import ServerStatus
 

@@ -1,4 +1,4 @@
-"""The gateway process. Started by :mod:`tunneledzmq.home`."""
+"""The gateway process. Started by :mod:`tunneledzmq.handles.home`."""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from .attempt import Attempt
 from .login import Login, Request
-from .pump import Pump
-from .window import Path
+from .traffic.pump import Pump
+from .traffic.window import Path
 
 if TYPE_CHECKING:
-    from .connection import Connection
-    from .servers import StreamServer, TCPServer
+    from .traffic.connection import Connection
+    from .traffic.servers import StreamServer, TCPServer
 
 __all__ = ["Forwarder", "Transport", "make_forwarder"]
 
@@ -160,6 +160,6 @@ def make_forwarder(
 
         return OpenSSHForwarder(resolve_for_openssh(request), directory, on_end)
     from .config import resolve
-    from .forwarder import TunnelForwarder
+    from .sshtunnel.forwarder import TunnelForwarder
 
     return TunnelForwarder(resolve(request), on_end)

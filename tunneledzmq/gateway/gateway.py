@@ -14,17 +14,17 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..control import ControlChannel, How, Message
-from ..directory import is_ours, remove, remove_restored, sweep
-from ..listener import cannot_listen
+from ..shared.control import ControlChannel, How, Message
+from ..shared.directory import is_ours, remove, remove_restored, sweep
+from ..shared.listener import cannot_listen
 from .backend import Forwarder, make_forwarder
 from .clocks import OwnClock, ProgramClock
-from .forward import Forward
 from .login import LoginError, Request
-from .peers import Peer, Peers
-from .pump import READ, Pump
-from .search import Pace
 from .session import Session, State
+from .traffic.forward import Forward
+from .traffic.peers import Peer, Peers
+from .traffic.pump import READ, Pump
+from .traffic.search import Pace
 
 __all__ = ["Gateway"]
 

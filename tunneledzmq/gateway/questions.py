@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from ..control import Message
+from ..shared.control import Message
 from .login import Login, LoginError
 
 __all__ = ["Questions"]

@@ -13,7 +13,7 @@ from enum import Enum
 from itertools import count
 from typing import Protocol
 
-from ..control import Message
+from ..shared.control import Message
 from .alive import Alive, Verdict
 from .attempt import Attempt
 from .backend import Forwarder, Transport

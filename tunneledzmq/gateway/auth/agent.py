@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 
 from ..login import Login
+from ..wire import Reader, pack_string
 from .publickey import PublicKey
-from .wire import Reader, pack_string
 
 __all__ = ["Agent", "AgentError", "AgentTimeout"]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import paramiko
 
+from ...shared.text import printable
 from ..login import Login, LoginError
 from ..questions import Questions
-from ..text import printable
 from .agent import Agent, AgentError, AgentTimeout
 from .identities import Identities, Identity
 from .keyfiles import KeyFile, KeyFileError
@@ -20,7 +20,7 @@ from .passwords import Passwords
 from .userauth import Answer, Failure, InfoRequest, KeyAccepted, NewPasswordWanted, Success
 
 if TYPE_CHECKING:
-    from ..transport import ForwardTransport
+    from ..sshtunnel.transport import ForwardTransport
 
 __all__ = ["authenticate"]
 

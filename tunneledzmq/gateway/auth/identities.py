@@ -7,8 +7,8 @@ import logging
 import time
 from dataclasses import dataclass, field, replace
 
+from ...shared.text import printable
 from ..login import Login
-from ..text import printable
 from .agent import Agent, AgentError, AgentTimeout
 from .keyfiles import KeyFile, KeyFileError, read_public_key
 from .publickey import PublicKey

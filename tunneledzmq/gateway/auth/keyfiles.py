@@ -13,8 +13,8 @@ from typing import Any
 
 import paramiko
 
+from ..wire import Reader
 from .publickey import PublicKey, parse_line
-from .wire import Reader
 
 __all__ = ["KeyFile", "KeyFileError", "read_public_key"]
 

@@ -7,9 +7,9 @@ import logging
 import re
 from collections.abc import Iterator
 
+from ...shared.text import DISPLAY_LIMIT, printable
 from ..login import Login
 from ..questions import Questions
-from ..text import DISPLAY_LIMIT, printable
 from .keyfiles import KeyFile, KeyFileError
 from .userauth import InfoRequest
 

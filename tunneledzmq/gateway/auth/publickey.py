@@ -7,7 +7,7 @@ import binascii
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from .wire import Reader, pack_string
+from ..wire import Reader, pack_string
 
 __all__ = ["Certificate", "PublicKey", "parse_line"]
 

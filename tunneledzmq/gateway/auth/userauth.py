@@ -17,8 +17,8 @@ from paramiko.auth_handler import AuthOnlyHandler
 from paramiko.common import MSG_USERAUTH_FAILURE, MSG_USERAUTH_REQUEST, MSG_USERAUTH_SUCCESS
 from paramiko.message import Message
 
+from ..wire import Reader, pack_string
 from .publickey import PublicKey
-from .wire import Reader, pack_string
 
 __all__ = [
     "Answer",

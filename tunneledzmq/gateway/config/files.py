@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 
 from paramiko.config import SSHConfig
 
-from ..addresses import canonical_host
 from ..login import LoginError
-from ..shell import ShellCommand
-from ..wildcards import match_list
+from ..reach.shell import ShellCommand
+from .addresses import canonical_host
 from .match import Block, Situation, matches, parse_host, parse_match
 from .ownership import open_to_others
 from .syntax import split_arguments, split_line
 from .tokens import HOST_NAME_TOKENS, Tokens
+from .wildcards import match_list
 from .words import UNSET, canonical_word, is_known, parser_of
 
 __all__ = ["ClientConfig", "Statement"]

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..wildcards import match_list, match_pattern
 from .syntax import split_word
 from .tokens import Tokens
+from .wildcards import match_list, match_pattern
 
 __all__ = ["Block", "Criterion", "Situation", "matches", "parse_host", "parse_match"]
 

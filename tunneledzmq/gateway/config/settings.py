@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ...options import parse_server
-from ..addresses import canonical_host, is_address, lower
 from ..login import LoginError, Request
+from .addresses import canonical_host, is_address, lower
 from .files import Statement
 from .hops import Hop
 from .tokens import HOST_NAME_TOKENS, PROXY_TOKENS, Tokens

@@ -8,7 +8,7 @@ import re
 import socket
 from dataclasses import dataclass
 
-from ...names import is_valid_host, is_valid_user
+from ...shared.names import is_valid_host, is_valid_user
 
 __all__ = ["HOST_NAME_TOKENS", "PROXY_TOKENS", "Tokens"]
 

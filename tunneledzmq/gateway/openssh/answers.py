@@ -10,10 +10,10 @@ import shlex
 import socket
 from contextlib import suppress
 
+from ...shared.text import printable
 from ..auth.passwords import asks_password
 from ..login import LoginError
 from ..questions import Questions
-from ..text import printable
 from .command import OpenSSHLogin, helper_command
 from .errors import unknown_host_key
 from .hops import Hops

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..connection import Connection
-from ..pump import READ, WRITE
-from ..window import FIRST_SIZE
+from ..traffic.connection import Connection
+from ..traffic.pump import READ, WRITE
+from ..traffic.window import FIRST_SIZE
 from . import mux
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 
-from ...directory import restore
-from ...listener import address_of
+from ...shared.directory import restore
+from ...shared.listener import address_of
 from ..attempt import Attempt
 from ..backend import Transport
-from ..handshake import connect, watch_peer
-from ..servers import StreamServer, TCPServer
+from ..sshtunnel.handshake import connect, watch_peer
+from ..traffic.servers import StreamServer, TCPServer
 from . import mux
 from .answers import Answers
 from .command import OpenSSHLogin, master_command

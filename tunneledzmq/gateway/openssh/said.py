@@ -7,8 +7,8 @@ import re
 from collections import deque
 from collections.abc import Sequence
 
-from ..refusal import CONNECT_FAILED, PROHIBITED, refusal
-from ..text import printable
+from ...shared.text import printable
+from ..traffic.refusal import CONNECT_FAILED, PROHIBITED, refusal
 
 __all__ = ["Said"]
 

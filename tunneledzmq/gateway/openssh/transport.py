@@ -11,9 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 
-from ..connection import Connection
-from ..pump import READ, Pump
-from ..window import Path
+from ..traffic.connection import Connection
+from ..traffic.pump import READ, Pump
+from ..traffic.window import Path
 from . import mux
 from .channel import Channel, Watched
 from .process import MasterProcess

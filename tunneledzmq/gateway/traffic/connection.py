@@ -17,7 +17,7 @@ from .pump import READ, WRITE
 from .window import ReceiveWindow
 
 if TYPE_CHECKING:
-    from .backend import Transport
+    from ..backend import Transport
 
 __all__ = ["EARLY_SIZE", "Connection", "End", "Owner", "is_greeting"]
 

@@ -11,15 +11,15 @@ from typing import Any
 
 from sshtunnel import BaseSSHTunnelForwarderError, SSHTunnelForwarder, _ForwardHandler
 
-from ..listener import address_of
-from .attempt import Attempt
-from .auth import authenticate, load_identities
+from ...shared.listener import address_of
+from ..attempt import Attempt
+from ..auth import authenticate, load_identities
+from ..login import Login, LoginError
+from ..reach.proxy_command import explain
+from ..traffic.pump import Link, Pump
+from ..traffic.servers import StreamServer, TCPServer
+from ..trust.known_hosts import fingerprint
 from .handshake import connect, handshake
-from .known_hosts import fingerprint
-from .login import Login, LoginError
-from .proxy_command import explain
-from .pump import Link, Pump
-from .servers import StreamServer, TCPServer
 from .transport import ForwardTransport
 
 __all__ = ["TunnelForwarder"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from .login import Login, LoginError
+from ..login import Login, LoginError
 from .shell import ShellCommand
 
 __all__ = ["ProxySocket", "connect_over_command", "explain"]

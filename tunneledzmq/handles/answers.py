@@ -8,13 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from .control import ControlChannel, How, Message
-from .endpoints import RemoteEndpoint
-from .exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
-from .options import SSHOptions
+from ..endpoints import RemoteEndpoint
+from ..exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
+from ..options import SSHOptions
+from ..shared.control import ControlChannel, How, Message
+from ..tunnel import GivenUp, Tunnel
 from .prompt import ask_on_terminal
 from .reply import Reply
-from .tunnel import GivenUp, Tunnel
 
 if TYPE_CHECKING:
     from .handle import GatewayHandle

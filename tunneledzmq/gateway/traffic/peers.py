@@ -14,7 +14,7 @@ from .connection import Connection, End
 from .search import Pace, Search, Sight
 
 if TYPE_CHECKING:
-    from .backend import Transport
+    from ..backend import Transport
     from .forward import Forward
 
 __all__ = ["Peer", "Peers"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from ..control import How
+from ...shared.control import How
 from .search import Pace
 
 __all__ = ["STALL_TIMEOUT", "Ending", "Owes", "is_given_up"]

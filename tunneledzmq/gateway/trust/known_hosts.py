@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .addresses import canonical_host, lower
+from ..config.addresses import canonical_host, lower
 from .hostfile import hash_name, parse
 from .hostkeys import ShortKeyError, read_key
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from sshtunnel import _ForwardServer, _StreamForwardServer
 
-from ..directory import restore
-from ..listener import BACKLOG, bind_private, claim_port, share_port, take_place
+from ...shared.directory import restore
+from ...shared.listener import BACKLOG, bind_private, claim_port, share_port, take_place
 
 __all__ = ["Server", "StreamServer", "TCPServer"]
 

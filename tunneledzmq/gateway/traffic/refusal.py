@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .text import printable
+from ...shared.text import printable
 
 __all__ = ["CONNECT_FAILED", "PROHIBITED", "refusal"]
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
-from . import known_hosts
+from ...shared.text import printable
+from ..attempt import Attempt
+from ..login import Login, LoginError
+from ..questions import Questions
+from ..reach.proxy_command import connect_over_command
+from ..trust import known_hosts
+from ..trust.known_hosts import KnownHosts, Verdict
 from .algorithms import choose_algorithms
-from .attempt import Attempt
-from .known_hosts import KnownHosts, Verdict
-from .login import Login, LoginError
-from .proxy_command import connect_over_command
-from .questions import Questions
-from .text import printable
 
 if TYPE_CHECKING:
     from .transport import ForwardTransport

@@ -11,7 +11,7 @@ import binascii
 import re
 from typing import NamedTuple
 
-from .auth.wire import Reader, pack_string
+from ..wire import Reader, pack_string
 
 __all__ = ["HostKey", "ShortKeyError", "decode_base64", "read_key"]
 

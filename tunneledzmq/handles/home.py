@@ -11,8 +11,8 @@ import threading
 from contextlib import suppress
 from typing import Protocol
 
-from .directory import STDERR
-from .exceptions import GatewayError
+from ..exceptions import GatewayError
+from ..shared.directory import STDERR
 
 __all__ = ["Home", "start_process", "start_thread"]
 
@@ -25,6 +25,9 @@ _BOOTSTRAP = (
     "package.__path__ = [sys.argv[2]];"
     "from tunneledzmq.gateway.__main__ import main; main(control)"
 )
+
+# Where it is found.
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # Bytes of a dead gateway's stderr that an error message shows.
 _STDERR_TAIL = 2000
@@ -78,8 +81,7 @@ class _Process:
                 self._popen = subprocess.Popen(
                     [
                         *(sys.executable, "-I", "-c", _BOOTSTRAP),
-                        *(str(control.fileno()), os.path.dirname(os.path.abspath(__file__))),
-                        *path,
+                        *(str(control.fileno()), _PACKAGE, *path),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -116,9 +118,9 @@ class _Thread:
     def __init__(self, control: socket.socket) -> None:
         # All of it on the program's thread: a class that is made on another one (dataclasses call
         # exec) makes Python forget that it ends because of Ctrl-C, and with what status.
-        from .gateway import forwarder  # noqa: F401
-        from .gateway.gateway import Gateway
-        from .gateway.openssh import forwarder as openssh_forwarder  # noqa: F401
+        from ..gateway.gateway import Gateway
+        from ..gateway.openssh import forwarder as openssh_forwarder  # noqa: F401
+        from ..gateway.sshtunnel import forwarder  # noqa: F401
 
         # The program goes on using its own end; this one belongs to the gateway.
         self._control = control.dup()

@@ -7,8 +7,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from ..control import How
-from ..listener import endpoint_of
+from ...shared.control import How
+from ...shared.listener import endpoint_of
 from .connection import Connection, End
 from .delivery import Delivery
 from .ending import STALL_TIMEOUT, Ending, Owes, is_given_up
@@ -18,7 +18,7 @@ from .servers import StreamServer
 from .visitor import Visitor
 
 if TYPE_CHECKING:
-    from .backend import Forwarder
+    from ..backend import Forwarder
     from .peers import Peer
     from .servers import TCPServer
 

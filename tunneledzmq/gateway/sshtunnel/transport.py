@@ -40,15 +40,15 @@ from paramiko.common import (
 )
 from paramiko.message import Message
 
-from .auth.userauth import Userauth
-from .connection import Connection
+from ...shared.text import DISPLAY_LIMIT, printable
+from ..auth.userauth import Userauth
+from ..traffic.connection import Connection
+from ..traffic.pump import Link
+from ..traffic.refusal import refusal
+from ..traffic.window import FIRST_SIZE, Path
 from .identification import read_identification
 from .message import FarMessage
 from .packetizer import HEADROOM, TAILROOM, LinkPacketizer, packetizer_class
-from .pump import Link
-from .refusal import refusal
-from .text import DISPLAY_LIMIT, printable
-from .window import FIRST_SIZE, Path
 
 if TYPE_CHECKING:
     Handler = Callable[[Connection, Message], None]

@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-from .text import printable
+from ...shared.text import printable
 
 __all__ = ["ShellCommand"]
 

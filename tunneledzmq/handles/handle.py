@@ -14,17 +14,17 @@ from itertools import count
 
 import zmq
 
-from . import exceptions
+from .. import exceptions
+from ..exceptions import GatewayError, TunnelError
+from ..options import SSHOptions
+from ..shared.control import ControlChannel, How, Message
+from ..shared.directory import RuntimeDirectory, restore
+from ..tunnel import Closing, GivenUp, Tunnel, TunnelStats
 from .answers import Answers, Hops
-from .control import ControlChannel, How, Message
-from .directory import RuntimeDirectory, restore
-from .exceptions import GatewayError, TunnelError
 from .home import Home, start_process, start_thread
 from .local_leg import enlarge_buffer
-from .options import SSHOptions
 from .reply import Reply
 from .request import login_request
-from .tunnel import Closing, GivenUp, Tunnel, TunnelStats
 
 __all__ = ["GatewayHandle", "HandleEnded"]
 

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..config.wildcards import match_list
 from .hostkeys import HostKey, decode_base64, read_key
-from .wildcards import match_list
 
 __all__ = ["Entry", "hash_name", "parse"]
 

@@ -22,8 +22,8 @@ from .identification import MAX_LINE
 from .message import FarMessage
 
 if TYPE_CHECKING:
-    from .connection import Connection
-    from .pump import Link
+    from ..traffic.connection import Connection
+    from ..traffic.pump import Link
     from .transport import ForwardTransport
 
 __all__ = ["HEADROOM", "TAILROOM", "BatchPacketizer", "LinkPacketizer", "packetizer_class"]

@@ -12,13 +12,13 @@ from itertools import count
 
 import zmq
 
-from .directory import RuntimeDirectory, restore, sweep
-from .endpoints import RemoteEndpoint
-from .exceptions import TunnelError
+from ..endpoints import RemoteEndpoint
+from ..exceptions import TunnelError
+from ..options import SSHOptions
+from ..shared.directory import RuntimeDirectory, restore, sweep
+from ..shared.listener import cannot_listen, listen, remove_stale
+from ..tunnel import GivenUp, Pace, Tunnel
 from .handle import GatewayHandle, HandleEnded
-from .listener import cannot_listen, listen, remove_stale
-from .options import SSHOptions
-from .tunnel import GivenUp, Pace, Tunnel
 
 __all__ = ["GatewayPool", "shared_pool"]
 

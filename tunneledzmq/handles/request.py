@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .control import Message
-from .options import DEFAULT_CONFIG_FILE, NO_HOPS, SSHOptions
+from ..options import DEFAULT_CONFIG_FILE, NO_HOPS, SSHOptions
+from ..shared.control import Message
 
 __all__ = ["login_request"]
 

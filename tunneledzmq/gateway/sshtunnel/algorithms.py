@@ -6,8 +6,8 @@ import errno
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from .login import Login, LoginError
-from .wildcards import match_list, match_pattern
+from ..config.wildcards import match_list, match_pattern
+from ..login import Login, LoginError
 
 if TYPE_CHECKING:
     from .transport import ForwardTransport

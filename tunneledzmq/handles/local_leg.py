@@ -6,7 +6,7 @@ import os
 import socket
 from contextlib import suppress
 
-from .listener import beside
+from ..shared.listener import beside
 
 __all__ = ["enlarge_buffer"]
 

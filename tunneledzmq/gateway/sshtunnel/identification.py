@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from paramiko.ssh_exception import IncompatiblePeer, SSHException
 
-from .text import printable
+from ...shared.text import printable
 
 __all__ = ["MAX_LINE", "read_identification"]
 

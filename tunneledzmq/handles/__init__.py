@@ -1,0 +1,1 @@
+"""What the program holds of its gateways: it starts them, speaks to them, and restarts them."""

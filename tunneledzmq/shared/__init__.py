@@ -1,0 +1,1 @@
+"""What the program and its gateways share: the control pipe, the endpoints and names."""
