@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from .context import TunneledContext
+from .socket import PlainSocket as PlainSocket
 from .socket import TunneledSocket
 
 __all__ = ["TunneledContext", "TunneledSocket"]
