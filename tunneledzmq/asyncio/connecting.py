@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import zmq
 
@@ -23,8 +23,6 @@ from ..tunnel import GivenUp, Tunnel
 if TYPE_CHECKING:
     from typing_extensions import Self
     from zmq.sugar.socket import _SocketContext
-
-    from .socket import TunneledSocket
 
 __all__ = ["Attempt", "Connecting", "PendingConnect"]
 
@@ -176,6 +174,16 @@ def _at_exit() -> None:
 atexit.register(_at_exit)
 
 
+class ConnectingSocket(Protocol):
+    """The socket, as what it connects sees it."""
+
+    _connecting: dict[Tunnel, Connecting[Any]]
+
+    def _undo(self, tunnel: Tunnel) -> None:
+        """Make the socket as it was before a connect. For the socket's thread."""
+        ...
+
+
 class Connecting(Generic[_SocketT]):
     """A connect that can be awaited; as a context manager it disconnects in the end.
 
@@ -247,8 +255,8 @@ class Connecting(Generic[_SocketT]):
             logger.error("%s: cannot connect: %s", self.addr, error)
 
     @property
-    def _socket(self) -> TunneledSocket:
-        return cast("TunneledSocket", self._manager.socket)
+    def _socket(self) -> ConnectingSocket:
+        return cast("ConnectingSocket", self._manager.socket)
 
 
 class PendingConnect(asyncio.Future[None], Connecting[_SocketT]):

@@ -6,18 +6,15 @@ import errno
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ..endpoints import RemoteEndpoint
 from ..exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
 from ..options import SSHOptions
 from ..shared.control import ControlChannel, How, Message
-from ..tunnel import GivenUp, Tunnel
+from ..tunnel import GivenUp, Handle, Tunnel
 from .prompt import ask_on_terminal
 from .reply import Reply
-
-if TYPE_CHECKING:
-    from .handle import GatewayHandle
 
 __all__ = ["Answers", "Hops"]
 
@@ -48,7 +45,7 @@ class Answers:
         waiting: who waits for the gateway to log in.
     """
 
-    def __init__(self, handle: GatewayHandle, hops: Hops, waiting: dict[int, Reply]) -> None:
+    def __init__(self, handle: Handle, hops: Hops, waiting: dict[int, Reply]) -> None:
         self._handle = handle
         self._options = handle.options
         self._hops = hops

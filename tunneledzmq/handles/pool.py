@@ -17,7 +17,7 @@ from ..exceptions import TunnelError
 from ..options import SSHOptions
 from ..shared.directory import RuntimeDirectory, restore, sweep
 from ..shared.listener import cannot_listen, listen, remove_stale
-from ..tunnel import GivenUp, Pace, Tunnel
+from ..tunnel import GivenUp, Handle, Pace, Tunnel
 from .handle import GatewayHandle, HandleEnded
 
 __all__ = ["GatewayPool", "shared_pool"]
@@ -49,6 +49,8 @@ class GatewayPool:
         self._lock = threading.Lock()
         # By options, and number of the connection among those that share them.
         self._handles: dict[tuple[SSHOptions, int], GatewayHandle] = {}
+        # Over which hop's gateway each one goes.
+        self._behind: dict[Handle, GatewayHandle] = {}
         # How many tunnels each options have had, to take their connections in turn.
         self._turns: Counter[SSHOptions] = Counter()
         self._swept = False
@@ -193,14 +195,16 @@ class GatewayPool:
                 handle = self._handles[key] = self._start(options)
             self._turns[options] += 1
             if tunnel._user is not None:
-                _check_loop(tunnel._user, handle)
-                tunnel._user.behind = handle
+                self._check_loop(tunnel._user, handle)
+                self._behind[tunnel._user] = handle
             return handle
 
-    def _check_depth(self, user: GatewayHandle) -> None:
+    def _check_depth(self, user: Handle) -> None:
         """Refuse a way without end, such as ``ProxyJump next-%h`` for all hosts."""
         way = [user]
-        while front := [handle for handle in self._handles.values() if handle.behind is way[-1]]:
+        while front := [
+            front for front, hop in self._behind.items() if hop is way[-1] and not front.ended
+        ]:
             way.append(front[0])
         if len(way) > _MAX_HOPS:
             raise TunnelError(
@@ -209,10 +213,22 @@ class GatewayPool:
                 f"... -> {user.server}",
             )
 
+    def _check_loop(self, user: Handle, hop: Handle) -> None:
+        way = [user]
+        handle: Handle | None = hop
+        while handle is not None:
+            way.append(handle)
+            if handle is user:
+                names = " -> ".join(handle.options.server for handle in way)
+                raise TunnelError(errno.ELOOP, f"{user.server}: its hops lead back to it: {names}")
+            handle = self._behind.get(handle)
+
     def _start(self, options: SSHOptions) -> GatewayHandle:
         if not self._swept:
             sweep()
             self._swept = True
+        for user in [user for user in self._behind if user.ended]:
+            del self._behind[user]
         for ended in [key for key, old in self._handles.items() if old.ended]:
             del self._handles[ended]
             if not any(options == ended[0] for options, _ in self._handles):
@@ -233,22 +249,12 @@ class GatewayPool:
             self._terminating = self._terminated = True
             handles = list(self._handles.values())
             self._handles.clear()
+            self._behind.clear()
         for handle in handles:
             handle.shutdown()
         with self._directory_lock:
             if self._directory is not None:
                 self._remove_directory()
-
-
-def _check_loop(user: GatewayHandle, hop: GatewayHandle) -> None:
-    way = [user]
-    handle: GatewayHandle | None = hop
-    while handle is not None:
-        way.append(handle)
-        if handle is user:
-            names = " -> ".join(handle.options.server for handle in way)
-            raise TunnelError(errno.ELOOP, f"{user.server}: its hops lead back to it: {names}")
-        handle = handle.behind
 
 
 def _remove(directory: RuntimeDirectory, owner: int) -> None:

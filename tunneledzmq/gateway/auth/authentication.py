@@ -6,7 +6,7 @@ import errno
 import logging
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import paramiko
 
@@ -17,10 +17,15 @@ from .agent import Agent, AgentError, AgentTimeout
 from .identities import Identities, Identity
 from .keyfiles import KeyFile, KeyFileError
 from .passwords import Passwords
-from .userauth import Answer, Failure, InfoRequest, KeyAccepted, NewPasswordWanted, Success
-
-if TYPE_CHECKING:
-    from ..sshtunnel.transport import ForwardTransport
+from .userauth import (
+    Answer,
+    Failure,
+    InfoRequest,
+    KeyAccepted,
+    NewPasswordWanted,
+    Success,
+    Userauth,
+)
 
 __all__ = ["authenticate"]
 
@@ -36,8 +41,32 @@ _MAX_METHODS = 10
 _SIGN_SHARE = 0.9
 
 
+class Session(Protocol):
+    """The session, as it is seen by who logs in."""
+
+    auth_handler: Userauth
+    disconnect_reason: str
+    """What the server said when it ended the session, if it did."""
+
+    def ensure_session(self) -> None:
+        """Ask for the authentication service.
+
+        Raises:
+            paramiko.SSHException: the session has ended.
+        """
+        ...
+
+    def is_active(self) -> bool:
+        """Whether the session lives."""
+        ...
+
+    def get_exception(self) -> Exception | None:
+        """Return what ended the session, once."""
+        ...
+
+
 def authenticate(
-    transport: ForwardTransport,
+    transport: Session,
     login: Login,
     questions: Questions,
     identities: Identities,
@@ -73,7 +102,7 @@ class _Attempt:
 
     def __init__(
         self,
-        transport: ForwardTransport,
+        transport: Session,
         login: Login,
         questions: Questions,
         identities: Identities,

@@ -15,11 +15,13 @@ from ...shared.listener import address_of
 from ..attempt import Attempt
 from ..auth import authenticate, load_identities
 from ..login import Login, LoginError
+from ..reach.connect import connect
 from ..reach.proxy_command import explain
-from ..traffic.pump import Link, Pump
+from ..traffic.pump import Pump
 from ..traffic.servers import StreamServer, TCPServer
 from ..trust.known_hosts import fingerprint
-from .handshake import connect, handshake
+from .handshake import handshake
+from .link import Link
 from .transport import ForwardTransport
 
 __all__ = ["TunnelForwarder"]
