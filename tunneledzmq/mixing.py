@@ -9,13 +9,11 @@ from typing import Any
 
 import zmq
 
-from .default import context_of
-from .endpoints import is_tcp
-from .socket import TunneledSocket, to_text
+from .default import default_for
+from .socket import PlainSocket, TunneledSocket, to_text
 
 __all__ = ["adopt", "guard", "maker", "tunneled"]
 
-PlainSocket: Any = zmq.Socket
 _plain_connect = PlainSocket.connect
 
 
@@ -112,10 +110,10 @@ def _cannot_mix(kind: Any, exc: TypeError) -> TypeError:
 
 
 def guard() -> None:
-    """Let no socket of a context with a default connect directly, however it was made.
+    """Let no socket connect directly for which there is a default, however it was made.
 
     ``zmq.Socket(context, zmq.REQ)`` asks the context for nothing, so that pyzmq's own `connect` is
-    the one place where it is seen. For other contexts it stays what it was.
+    the one place where it is seen. For all others it stays what it was.
     """
     if PlainSocket.connect is not _guarded_connect:
         PlainSocket.connect = _guarded_connect
@@ -128,7 +126,6 @@ def _guarded_connect(self: Any, addr: str | bytes, *args: Any, **kwargs: Any) ->
             return _plain_connect(self, addr)
         # Its class names pyzmq's method, instead of what it inherits.
         return _twin(type(self)).connect(self, addr, *args, **kwargs)
-    context = context_of(self)
-    if context is None or context._ssh is None or not is_tcp(to_text(addr)):
+    if default_for(self, to_text(addr)) is None:
         return _plain_connect(self, addr, *args, **kwargs)
     return _twin(type(adopt(self))).connect(self, addr, *args, **kwargs)

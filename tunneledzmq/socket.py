@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
 import zmq
 
-from .default import context_of, note_socket
-from .endpoints import RemoteEndpoint, check_local, is_tcp, parse_remote
+from .default import context_of, default_for, note_socket
+from .endpoints import RemoteEndpoint, check_local, parse_remote
 from .handles.pool import GatewayPool, shared_pool
 from .options import SSHLike, SSHOptions, to_options
 from .shared.control import How
@@ -26,6 +26,9 @@ else:
     _ReturnT = TypeVar("_ReturnT", covariant=True)
 
 __all__ = ["CONTEXT", "Default", "TunneledSocket", "to_text"]
+
+PlainSocket: Any = zmq.Socket
+"""pyzmq's own class, whatever stands in its place."""
 
 
 class Default(Enum):
@@ -67,7 +70,7 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         super().__init__(*args, **kwargs)  # type: ignore[misc]
         shadowed = self._shadow_obj
         # Before pyzmq 26 a shadow forgot the context, and with it the context's default.
-        if self.context is None and isinstance(shadowed, zmq.Socket):
+        if self.context is None and isinstance(shadowed, PlainSocket):
             self.context = shadowed.context
         # A shadow may be gone long before the socket is closed.
         if isinstance(shadowed, TunneledSocket):
@@ -165,8 +168,7 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
     def _way(self, addr: str, ssh: SSHLike | Default | None, local: str | None) -> _Way | None:
         """Check the arguments of `connect`; return `None` for a direct connection."""
         if isinstance(ssh, Default):
-            context = context_of(self)
-            options = context._ssh if context is not None and is_tcp(addr) else None
+            options = default_for(self, addr)
         else:
             options = None if ssh is None else to_options(ssh)
         if options is None:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from .context import PlainContext as PlainContext
 from .context import TunneledContext
 from .socket import PlainSocket as PlainSocket
 from .socket import TunneledSocket

@@ -9,7 +9,9 @@ import zmq.asyncio
 from ..context import TunneledContext as BlockingContext
 from .socket import TunneledSocket
 
-__all__ = ["TunneledContext"]
+__all__ = ["PlainContext", "TunneledContext"]
+
+PlainContext: Any = zmq.asyncio.Context
 
 
 class TunneledContext(BlockingContext[TunneledSocket], zmq.asyncio.Context):
