@@ -10,7 +10,6 @@ from typing import Protocol
 
 from ..endpoints import RemoteEndpoint
 from ..exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
-from ..options import SSHOptions
 from ..shared.control import ControlChannel, How, Message
 from ..tunnel import GivenUp, Handle, Tunnel
 from .prompt import ask_on_terminal
@@ -22,8 +21,8 @@ __all__ = ["Answers", "Hops"]
 class Hops(Protocol):
     """Where the way over a hop is had: the pool."""
 
-    def finish(self, options: SSHOptions, tunnel: Tunnel) -> None:
-        """Have the gateway for `options` take a tunnel, and wait until it is up.
+    def finish(self, tunnel: Tunnel) -> None:
+        """Have the gateway for its options take a tunnel, and wait until it is up.
 
         Raises:
             TunnelError: there is no way.
@@ -133,7 +132,7 @@ class Answers:
             if self._handle.ended:
                 self.close()
             try:
-                self._hops.finish(options, hop)
+                self._hops.finish(hop)
             except BaseException:
                 self._hop = None
                 raise

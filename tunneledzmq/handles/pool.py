@@ -76,29 +76,18 @@ class GatewayPool:
         taken = [tunnel for handle in list(self._handles.values()) for tunnel in handle.tunnels]
         return list(dict.fromkeys(taken + begun))
 
-    def open(
-        self,
-        options: SSHOptions,
-        remote: RemoteEndpoint,
-        local: str | None,
-        pace: Pace | None = None,
-    ) -> Tunnel:
-        """Open a tunnel over the SSH session for `options`, which is set up if there is none.
+    def open(self, tunnel: Tunnel) -> None:
+        """Open a tunnel over the SSH session for its options, which is set up if there is none.
 
         Args:
-            options: how to log in.
-            remote: where it leads.
-            local: the local endpoint; `None` for a private Unix socket.
-            pace: how libzmq connects; `None` if nobody will.
+            tunnel: a new one; without a local endpoint it gets a private Unix socket.
 
         Raises:
             TunnelError: see :meth:`GatewayHandle.open`.
             zmq.ContextTerminated: the context terminates meanwhile.
         """
         self._check_open()
-        tunnel = Tunnel(str(remote), options, local or "", pace=pace)
-        self.finish(options, tunnel)
-        return tunnel
+        self.finish(tunnel)
 
     def begin(
         self,
@@ -110,6 +99,12 @@ class GatewayPool:
         """Return a tunnel to which libzmq can connect, without a gateway yet. Never waits.
 
         Whoever begins a tunnel must :meth:`finish` it.
+
+        Args:
+            options: how to log in.
+            remote: where it leads.
+            local: the local endpoint; `None` for a private Unix socket.
+            pace: how libzmq connects.
 
         Raises:
             TunnelError: no listener for the local leg.
@@ -127,8 +122,8 @@ class GatewayPool:
         self._begun[tunnel] = None
         return tunnel
 
-    def finish(self, options: SSHOptions, tunnel: Tunnel) -> None:
-        """Have the gateway for `options` take a tunnel, and wait until it is up.
+    def finish(self, tunnel: Tunnel) -> None:
+        """Have the gateway for its options take a tunnel, and wait until it is up.
 
         Raises:
             TunnelError: see :meth:`GatewayHandle.open`; or the hop that is asked for would be
@@ -140,7 +135,7 @@ class GatewayPool:
         try:
             while True:
                 try:
-                    self._get(options, tunnel).open(tunnel)
+                    self._get(tunnel).open(tunnel)
                     break
                 except HandleEnded:
                     # Its last tunnel had just been closed.
@@ -179,7 +174,7 @@ class GatewayPool:
             restore(self._directory.path)
             return self._directory.path
 
-    def _get(self, options: SSHOptions, tunnel: Tunnel) -> GatewayHandle:
+    def _get(self, tunnel: Tunnel) -> GatewayHandle:
         with self._lock:
             closing = tunnel._closing
             if closing is not None and closing.at_once:
@@ -189,6 +184,7 @@ class GatewayPool:
                 raise zmq.ContextTerminated()
             if tunnel._user is not None:
                 self._check_depth(tunnel._user)
+            options = tunnel._options
             key = options, self._turns[options] % options.connections
             handle = self._handles.get(key)
             if handle is None or handle.ended:

@@ -11,7 +11,7 @@ from typing import Protocol
 import paramiko
 
 from ...shared.text import printable
-from ..login import Login, LoginError
+from ..login import Learned, Login, LoginError
 from ..questions import Questions
 from .agent import Agent, AgentError, AgentTimeout
 from .identities import Identities, Identity
@@ -68,6 +68,7 @@ class Session(Protocol):
 def authenticate(
     transport: Session,
     login: Login,
+    learned: Learned,
     questions: Questions,
     identities: Identities,
     *,
@@ -78,6 +79,7 @@ def authenticate(
     Args:
         transport: the session, of which the server is verified.
         login: as whom.
+        learned: what earlier logins have learned.
         questions: where the program's user is asked for secrets.
         identities: the keys.
         trusted: whether the server may be sent secrets.
@@ -85,7 +87,7 @@ def authenticate(
     Raises:
         LoginError: the server did not let us in.
     """
-    attempt = _Attempt(transport, login, questions, identities, trusted=trusted)
+    attempt = _Attempt(transport, login, learned, questions, identities, trusted=trusted)
     try:
         transport.ensure_session()
         attempt.run()
@@ -104,6 +106,7 @@ class _Attempt:
         self,
         transport: Session,
         login: Login,
+        learned: Learned,
         questions: Questions,
         identities: Identities,
         *,
@@ -114,7 +117,7 @@ class _Attempt:
         self._questions = questions
         self._identities = identities
         self._trusted = trusted
-        self._passwords = Passwords(login, questions)
+        self._passwords = Passwords(login, learned, questions)
         self._tried: list[str] = []
         # Whether there are keys that could not be tried.
         self._locked = False

@@ -8,7 +8,7 @@ import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
 from ...shared.text import printable
-from ..login import Login, LoginError
+from ..login import Learned, Login, LoginError
 from ..trust.host_key import check_host_key, load_known, load_revoked
 from .algorithms import choose_algorithms
 from .transport import ForwardTransport
@@ -16,7 +16,7 @@ from .transport import ForwardTransport
 __all__ = ["handshake"]
 
 
-def handshake(transport: ForwardTransport, login: Login) -> bool:
+def handshake(transport: ForwardTransport, login: Login, learned: Learned) -> bool:
     """Exchange keys and verify the server's; nothing secret is sent before.
 
     Returns:
@@ -38,7 +38,7 @@ def handshake(transport: ForwardTransport, login: Login) -> bool:
         ) from exc
     except (paramiko.SSHException, EOFError, OSError) as exc:
         raise _no_ssh(transport, login, exc) from exc
-    trusted = check_host_key(login, hosts, revoked, key)
+    trusted = check_host_key(login, learned, hosts, revoked, key)
     transport.pin_host_key(key)
     return trusted
 

@@ -9,7 +9,7 @@ import shlex
 
 import paramiko
 
-from ..login import Login
+from ..login import Learned, Login
 from . import known_hosts
 from .known_hosts import KnownHosts, Verdict
 
@@ -53,7 +53,7 @@ def load_revoked(login: Login) -> list[bytes]:
 
 
 def check_host_key(
-    login: Login, hosts: KnownHosts, revoked: list[bytes], key: paramiko.PKey
+    login: Login, learned: Learned, hosts: KnownHosts, revoked: list[bytes], key: paramiko.PKey
 ) -> bool:
     """Decide on a server's key.
 
@@ -77,7 +77,7 @@ def check_host_key(
         )
     if verdict is Verdict.KNOWN:
         return True
-    if verdict is Verdict.UNKNOWN and login.accepted_key not in (None, key.asbytes()):
+    if verdict is Verdict.UNKNOWN and learned.host_key not in (None, key.asbytes()):
         verdict = Verdict.CHANGED  # accepted before, though it could not be written down
     if verdict is Verdict.UNKNOWN and login.strict_host_key_checking == "yes":
         raise login.no_trust(errno.EACCES, _unknown(login, key, print_), "UnknownHostKeyError")
@@ -95,7 +95,7 @@ def check_host_key(
             "%s: %s; going on without password, as strict_host_key_checking=no", login.server, text
         )
         return False
-    login.accepted_key = key.asbytes()
+    learned.host_key = key.asbytes()
     return True
 
 
