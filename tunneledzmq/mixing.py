@@ -46,6 +46,11 @@ def _twin(kind: Any) -> Any:
 
         if issubclass(kind, asyncio.PlainSocket):
             return asyncio.TunneledSocket
+    if "zmq.green" in sys.modules:
+        from . import green
+
+        if issubclass(kind, green.PlainSocket):
+            return green.TunneledSocket
     return TunneledSocket
 
 

@@ -11,6 +11,7 @@ import zmq
 from .default import context_of, default_for, note_socket
 from .endpoints import RemoteEndpoint, check_local, parse_remote
 from .handles.pool import GatewayPool, shared_pool
+from .hub import is_green, open_beside
 from .options import SSHLike, SSHOptions, to_options
 from .shared.control import How
 from .tunnel import Pace, Tunnel
@@ -115,8 +116,14 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         if connected is not None:
             return self._connect_again(connected, text)
         tunnel = Tunnel(str(way.remote), way.options, way.local or "", pace=way.pace)
-        self._pool.open(tunnel)
+        self._open(tunnel)
         return self._connect_through(tunnel, text)
+
+    def _open(self, tunnel: Tunnel) -> None:
+        if is_green():
+            open_beside(self._pool, tunnel)
+        else:
+            self._pool.open(tunnel)
 
     @property
     def tunnels(self) -> list[Tunnel]:

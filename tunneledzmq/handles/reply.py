@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 
 __all__ = ["Interrupted", "Reply"]
 
@@ -33,7 +33,7 @@ class Reply:
 
     def __init__(self, *, within: bool = False) -> None:
         # What there is to be done, and at last the answer: an error or `None`.
-        self._queue: SimpleQueue[Call | Exception | None] = SimpleQueue()
+        self._queue: queue.SimpleQueue[Call | Exception | None] = queue.SimpleQueue()
         self._left = False
         # What the waiting thread waits for in the middle of this.
         self._inner: Reply | None = None
@@ -64,7 +64,7 @@ class Reply:
         while True:
             try:
                 item = self._queue.get(timeout=timeout)
-            except Empty:
+            except queue.Empty:
                 return False
             if item is None:
                 return True
@@ -85,7 +85,7 @@ class Reply:
         """Wait no more; return what was left to be done."""
         self._left = True
         calls = []
-        with suppress(Empty):
+        with suppress(queue.Empty):
             while True:
                 item = self._queue.get_nowait()
                 if item is not None and not isinstance(item, Exception):

@@ -68,6 +68,14 @@ def _of_asyncio(module: Any) -> Iterator[Place]:
     yield module, "Socket", asyncio.PlainSocket, asyncio.TunneledSocket
 
 
+def _of_green(module: Any) -> Iterator[Place]:
+    from .. import green
+
+    for owner, prefix in ((module, ""), (module.core, "_")):
+        yield owner, f"{prefix}Context", green.PlainContext, green.TunneledContext
+        yield owner, f"{prefix}Socket", green.PlainSocket, green.TunneledSocket
+
+
 def _of_eventloop(module: Any) -> Iterator[Place]:
     yield module, "Context", *_contexts_of_eventloop(module)
     yield module, "Socket", module.Poller._socket_class, tunneled(module.Poller._socket_class)
@@ -92,12 +100,13 @@ MODULES: dict[str, Callable[[Any], Iterator[Place]]] = {
     "zmq.sugar.socket": _of_sugar_socket,
     "zmq._future": _of_future,
     "zmq.asyncio": _of_asyncio,
+    "zmq.green": _of_green,
     "zmq.eventloop.future": _of_eventloop,
     "zmq.devices.basedevice": _of_devices,
 }
 """The modules with such places, those that are not imported yet among them."""
 
-MADE_FROM_PLAIN_CLASSES = ("zmq._future", "zmq.asyncio", "zmq.eventloop.future")
+MADE_FROM_PLAIN_CLASSES = ("zmq._future", "zmq.asyncio", "zmq.green", "zmq.eventloop.future")
 """Modules that derive classes, of which ours are derived."""
 
 
