@@ -106,6 +106,8 @@ class Forward:
         self.pace = pace
         self.for_gateway = for_gateway
         self.ending: Ending | None = None
+        self.terminated = False
+        """Whether the context has ended: libzmq comes no more."""
         self._host = host
         self._server: TCPServer | StreamServer | None = None
         # Connections came before there was an answer about the peer, and the program waits for one.
