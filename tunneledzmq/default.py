@@ -4,19 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import zmq
 
 from .endpoints import is_tcp
+from .handles.pool import GatewayPool
 from .options import SSHOptions
 
-if TYPE_CHECKING:
-    from .context import TunneledContext
-    from .socket import TunneledSocket
-
 __all__ = ["Program", "context_of", "default_for", "note_context", "note_socket", "program"]
+
+
+class Context(Protocol):
+    """A context of this package, as its sockets' connects see it."""
+
+    _ssh: SSHOptions | None
+    _local: str | None
+    _pool: GatewayPool
+
+    @property
+    def underlying(self) -> int:
+        """The address of libzmq's."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been terminated."""
+        ...
+
+
+class Socket(Protocol):
+    """A socket of this package, as those that shadow it see it."""
+
+    context: Any
+
+    @property
+    def underlying(self) -> int:
+        """The address of libzmq's."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        ...
 
 
 @dataclass
@@ -35,16 +66,16 @@ class Program:
 program = Program()
 
 # By the addresses of libzmq's: whoever shadows one by its address has no other way to it.
-_contexts: WeakValueDictionary[int, TunneledContext[Any]] = WeakValueDictionary()
-_sockets: WeakValueDictionary[int, TunneledSocket[Any]] = WeakValueDictionary()
+_contexts: WeakValueDictionary[int, Context] = WeakValueDictionary()
+_sockets: WeakValueDictionary[int, Socket] = WeakValueDictionary()
 
 
-def note_context(context: TunneledContext[Any]) -> None:
+def note_context(context: Context) -> None:
     """Have the default of a context count for all that shadow it."""
     _contexts[context.underlying] = context
 
 
-def note_socket(sock: TunneledSocket[Any]) -> None:
+def note_socket(sock: Socket) -> None:
     """Have the default of a socket's context count for all that shadow the socket."""
     _sockets[sock.underlying] = sock
 
@@ -76,7 +107,7 @@ def default_for(sock: zmq.Socket[Any], addr: str) -> SSHOptions | None:
     return ssh
 
 
-def context_of(sock: zmq.Socket[Any]) -> TunneledContext[Any] | None:
+def context_of(sock: zmq.Socket[Any]) -> Context | None:
     """Return the context of this package that a socket belongs to, if it does to one."""
     context: Any = sock.context
     if context is None:

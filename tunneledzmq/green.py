@@ -19,6 +19,7 @@ import zmq.green
 
 from .context import TunneledContext as BlockingContext
 from .hub import open_beside
+from .mixing import add_twin
 from .socket import TunneledSocket as BlockingSocket
 from .tunnel import Tunnel
 
@@ -40,6 +41,9 @@ class TunneledSocket(BlockingSocket[bytes], PlainSocket):  # type: ignore[misc]
 
     def _open(self, tunnel: Tunnel) -> None:
         open_beside(self._pool, tunnel)
+
+
+add_twin(PlainSocket, TunneledSocket)
 
 
 class TunneledContext(BlockingContext[TunneledSocket], PlainContext):  # type: ignore[misc]

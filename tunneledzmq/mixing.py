@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +13,21 @@ import zmq
 from .default import default_for
 from .socket import PlainSocket, TunneledSocket, to_text
 
-__all__ = ["adopt", "guard", "maker", "tunneled"]
+__all__ = ["add_twin", "adopt", "guard", "maker", "tunneled"]
 
 _plain_connect = PlainSocket.connect
+
+# Where pyzmq's other kinds of sockets are, and the modules that have their twins: they are imported
+# where a program has imported those.
+_TWINS = {"zmq.asyncio": "tunneledzmq.asyncio", "zmq.green": "tunneledzmq.green"}
+
+# Their classes, and ours.
+_twins: list[tuple[Any, Any]] = []
+
+
+def add_twin(plain: Any, twin: Any) -> None:
+    """Have `twin` be the class of this package for sockets of the class `plain`."""
+    _twins.append((plain, twin))
 
 
 def tunneled(kind: Any) -> type[TunneledSocket[Any]]:
@@ -41,17 +54,10 @@ def _mixed(kind: Any) -> Any:
 
 def _twin(kind: Any) -> Any:
     """Return the class of this package for sockets of a kind."""
-    if "zmq.asyncio" in sys.modules:
-        from . import asyncio
-
-        if issubclass(kind, asyncio.PlainSocket):
-            return asyncio.TunneledSocket
-    if "zmq.green" in sys.modules:
-        from . import green
-
-        if issubclass(kind, green.PlainSocket):
-            return green.TunneledSocket
-    return TunneledSocket
+    for theirs, ours in _TWINS.items():
+        if theirs in sys.modules:
+            importlib.import_module(ours)
+    return next((twin for plain, twin in _twins if issubclass(kind, plain)), TunneledSocket)
 
 
 def maker(kind: Callable[..., Any], *, needed: bool) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq.asyncio
 
+from ..mixing import add_twin
 from ..options import SSHLike
 from ..socket import CONTEXT, Default, to_text
 from ..socket import TunneledSocket as BlockingSocket
@@ -135,3 +136,6 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
         for tunnel, connecting in list(self._connecting.items()):
             if connecting.failed:
                 self._undo(tunnel)
+
+
+add_twin(PlainSocket, TunneledSocket)
