@@ -215,6 +215,39 @@ def test_the_password_that_was_given_answers_one_question_only(
         assert server.heard == [["s3cret"]]
 
 
+@pytest.mark.parametrize(
+    "question", ["Passwort: ", "Mot de passe : ", "Contraseña: ", "パスワード: "]
+)
+def test_the_password_that_was_given_answers_in_any_language(
+    ctx: TunneledContext, echo: Peer, tmp_path: Path, backend: str, question: str
+) -> None:
+    asked = Round([(question, False)], ["s3cret"])
+    given = {"keyfile": None, "password": "s3cret"}
+    with AskingServer(tmp_path, [asked]) as server:
+        assert_lets_in(ctx, options_for(server, **given), echo)
+    # Once, and nothing but the first question.
+    with AskingServer(tmp_path, [asked, asked]) as server:
+        user = User("no")
+        assert_refused(ctx, asking(server, user, password="s3cret"), echo)
+        assert server.heard[0] == ["s3cret"] and ["s3cret"] not in server.heard[1:]
+    with AskingServer(tmp_path, [CODE, asked]) as server:
+        assert_refused(ctx, options_for(server, **given), echo)
+        assert server.heard == []
+
+
+def test_a_password_typed_in_any_language_is_known_to_the_next_session(
+    echo: Peer, tmp_path: Path, ctx: TunneledContext
+) -> None:
+    with AskingServer(tmp_path, [Round([("Passwort: ", False)], ["s3cret"])]) as server:
+        user = User("s3cret", "asked again")
+        with ctx.socket(zmq.REQ) as sock:
+            sock.connect(echo.address, ssh=asking(server, user))
+            round_trip(sock)
+            server.cut()
+            wait_until(lambda: server.logins == 2)
+        assert len(user.asked) == 1
+
+
 def test_what_the_server_says_cannot_control_the_terminal(
     ctx: TunneledContext, echo: Peer, tmp_path: Path
 ) -> None:
@@ -600,7 +633,10 @@ def test_no_password_prompts_means_none() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["One-time password: ", "New password: ", "OTP Password: ", "Retype new password: "],
+    [
+        *["One-time password: ", "New password: ", "OTP Password: ", "Retype new password: "],
+        *["Einmalpasswort: ", "Neues Passwort: ", "Nouveau mot de passe : ", "PIN: ", "Código: "],
+    ],
 )
 def test_the_password_is_not_told_to_other_questions(text: str) -> None:
     login = Login("me@host:22", "host", 22, "me", password="s3cret")

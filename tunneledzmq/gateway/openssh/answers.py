@@ -11,7 +11,7 @@ import socket
 from contextlib import suppress
 
 from ...shared.text import printable
-from ..auth.passwords import asks_password
+from ..auth.passwords import asks_password, may_ask_password
 from ..login import LoginError
 from ..questions import Questions
 from .command import OpenSSHLogin, helper_command
@@ -82,6 +82,8 @@ class Answers:
         self._questions = questions
         self._connection = connection
         self._given: set[str] = set()
+        # Whether keyboard-interactive has asked for anything.
+        self._asked = False
         self._listener = socket.socket(socket.AF_UNIX)
         try:
             with suppress(FileNotFoundError):
@@ -198,7 +200,11 @@ class Answers:
             return bool(_PASSWORD.fullmatch(text))
         host = self._login.host_key_alias or self._login.host
         question = text.removeprefix(f"({self._login.user}@{host}) ")
-        return asks_password(question, echo=False)
+        first, self._asked = not self._asked, True
+        # ssh does not tell whether what is typed may be seen.
+        return asks_password(question, echo=False) or (
+            first and may_ask_password(question, echo=False)
+        )
 
     def _ask(self, text: str) -> str | None:
         return None if self._login.batch_mode else self._questions.prompt(text, echo=False)
