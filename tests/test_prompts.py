@@ -235,6 +235,39 @@ def test_the_password_that_was_given_answers_in_any_language(
         assert server.heard == []
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "PasswordAuthentication no\nKbdInteractiveAuthentication no",
+        "PreferredAuthentications publickey",
+        "NumberOfPasswordPrompts 0",
+    ],
+    ids=["no passwords", "keys only", "no prompts"],
+)
+@pytest.mark.parametrize("method", ["password", "keyboard-interactive"])
+def test_the_password_that_was_given_wins_over_the_config_file(
+    ctx: TunneledContext,
+    config: Callable[..., Path],
+    echo: Peer,
+    tmp_path: Path,
+    backend: str,
+    method: str,
+    lines: str,
+) -> None:
+    ways: dict[str, Any] = {"password": {"password": "s3cret"}}
+    with AskingServer(tmp_path, **ways.get(method, {"rounds": [PASSWORD]})) as server:
+        path = config(f"Host *\n{lines}\n")
+        options = options_for(server, keyfile=None, password="s3cret", config_file=str(path))
+        assert_lets_in(ctx, options, echo)
+
+
+def test_a_server_that_takes_no_password_is_told(
+    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, home: Path
+) -> None:
+    message = assert_refused(ctx, options_for(openssh, keyfile=None, password="s3cret"), echo)
+    assert "takes no password" in message and "password=" not in message
+
+
 def test_a_password_typed_in_any_language_is_known_to_the_next_session(
     echo: Peer, tmp_path: Path, ctx: TunneledContext
 ) -> None:

@@ -242,6 +242,11 @@ class _Attempt:
         typed = {"password", "keyboard-interactive"}
         if not self._tried and self._locked:
             text = f"no key that opens, and no password, to log in as {user}{wants}"
+        elif not self._tried and self._login.password is not None:
+            text = (
+                f"no key to log in as {user}, and the server takes no password: pass keyfile=, or "
+                f"start an ssh-agent with a key{wants}"
+            )
         elif not self._tried:
             text = (
                 f"no key and no password to log in as {user}: pass keyfile= or password=, or "

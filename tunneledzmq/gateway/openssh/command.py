@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ..config import server_name
+from ..config import methods_of, server_name
 from ..login import Login, LoginError, Request
 from . import helper
 from .hops import Hops
@@ -50,6 +50,13 @@ _OURS = {
 
 # The same, of versions that have not always been there.
 _OURS_IF_KNOWN = {"ForkAfterAuthentication": "no"}
+
+# By which word each method is allowed.
+_METHODS = {
+    "publickey": "PubkeyAuthentication",
+    "keyboard-interactive": "KbdInteractiveAuthentication",
+    "password": "PasswordAuthentication",
+}
 
 # It is two times faster than OpenSSH's own first choice.
 _FAST_CIPHER = "aes128-gcm@openssh.com"
@@ -105,7 +112,8 @@ def resolve(request: Request) -> OpenSSHLogin:
     found, default = _ask(
         request,
         ssh,
-        [*command, "-G", *destination],
+        # Without -N, it refuses to go to the background (ForkAfterAuthentication).
+        [*command, "-G", "-N", *destination],
         [ssh, "-F", "none", "-G", "-T", "--", request.host],
     )
     known_hosts, identity_files = _files(request, found, default)
@@ -113,6 +121,7 @@ def resolve(request: Request) -> OpenSSHLogin:
         **_OURS,
         **{name: value for name, value in _OURS_IF_KNOWN.items() if name.lower() in found},
         **_defaults(request, found, default),
+        **_methods(request, found),
         **known_hosts,
     }
     if "ServerAliveInterval" in own:
@@ -324,6 +333,22 @@ def _defaults(request: Request, found: Settings, default: Settings) -> dict[str,
         own["Ciphers"] = ",".join([_FAST_CIPHER, *ciphers])
     if found.get("canonicalizehostname") == ["true"]:
         own["CanonicalizeHostname"] = "always"  # "yes" means: without a ProxyCommand
+    return own
+
+
+def _methods(request: Request, found: Settings) -> dict[str, str]:
+    """Let what the program gave be used, whatever the file says."""
+    given = methods_of(request)
+    own = {
+        _METHODS[method]: "yes"
+        for method in given
+        if found.get(_METHODS[method].lower()) in (["no"], ["false"])
+    }
+    if "preferredauthentications" in found:
+        wanted = found["preferredauthentications"][0].split(",")
+        own["PreferredAuthentications"] = ",".join(dict.fromkeys([*wanted, *given]))
+    if request.password is not None and found.get("numberofpasswordprompts") == ["0"]:
+        own["NumberOfPasswordPrompts"] = "1"
     return own
 
 
