@@ -13,7 +13,7 @@ from ..exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
 from ..options import SSHOptions
 from ..shared.control import ControlChannel, How, Message
 from ..tunnel import GivenUp, Tunnel
-from .prompt import ask_on_terminal
+from .prompt import EndOfInput, ask_on_terminal
 from .reply import Reply
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class Answers:
                 answer["value"] = self._ask_user(message["text"], message["echo"])
         except TunnelError as exc:
             answer["error"] = _describe(exc)
+        except EndOfInput:
+            answer["declined"] = True
         except GivenUp:
             pass  # the gateway that asked has ended
         except Exception as exc:

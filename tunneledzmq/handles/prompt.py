@@ -6,15 +6,21 @@ import getpass
 import os
 from io import RawIOBase
 
-__all__ = ["ask_on_terminal"]
+__all__ = ["EndOfInput", "ask_on_terminal"]
+
+
+class EndOfInput(Exception):
+    """The user was asked, and gave no answer (Ctrl-D)."""
 
 
 def ask_on_terminal(text: str, echo: bool) -> str | None:
     """Ask for a secret, or with `echo` for something that may be seen.
 
     Returns:
-        The answer; `None` without a terminal, where it is another program's at the moment, and
-        at the end of input (Ctrl-D).
+        The answer; `None` without a terminal, and where it is another program's at the moment.
+
+    Raises:
+        EndOfInput: the user has ended the input.
     """
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
@@ -26,8 +32,8 @@ def ask_on_terminal(text: str, echo: bool) -> str | None:
             return None
         try:
             return _read_visibly(raw, text) if echo else getpass.getpass(text)
-        except EOFError:
-            return None
+        except EOFError as exc:
+            raise EndOfInput from exc
 
 
 def _read_visibly(terminal: RawIOBase, text: str) -> str:

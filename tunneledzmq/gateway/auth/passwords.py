@@ -13,7 +13,10 @@ from ..questions import Questions
 from .keyfiles import KeyFile, KeyFileError
 from .userauth import InfoRequest
 
-__all__ = ["Passwords", "asks_password", "may_ask_password"]
+__all__ = ["WRONG_PASSPHRASE", "WRONG_PASSWORD", "Passwords", "asks_password", "may_ask_password"]
+
+WRONG_PASSWORD = "Permission denied, please try again."
+WRONG_PASSPHRASE = "Bad passphrase, please try again."
 
 logger = logging.getLogger("tunneledzmq")
 
@@ -50,8 +53,10 @@ class Passwords:
         self._answered: tuple[str, bool] | None = None
         # Whether keyboard-interactive has asked for anything.
         self._asked = False
-        # What the server said, to be shown with its next question.
+        # What the server said, to be shown with its next question, and whether it was not content
+        # with what was typed for the question before.
         self._said = ""
+        self._again = False
 
     @property
     def tries(self) -> int:
@@ -81,6 +86,7 @@ class Passwords:
         """Note whether the server was content with what it was told last."""
         if right and self._typed is not None:
             self._login.typed_password = self._typed
+        self._again = not right and self._typed is not None
         self._typed = None
 
     def respond(self, request: InfoRequest) -> list[str] | None:
@@ -137,10 +143,12 @@ class Passwords:
                 if known is self._login.passphrase:
                     raise
                 del self._login.typed_passphrases[file.path]  # the file is another one now
+        said = ""
         for _ in range(self._login.number_of_password_prompts):
-            passphrase = self._ask(f"Enter passphrase for key '{file.path}': ")
+            passphrase = self._ask(f"{said}Enter passphrase for key '{file.path}': ")
             if not passphrase:
                 break
+            said = f"{WRONG_PASSPHRASE}\n"
             try:
                 file.unlock(passphrase)
             except KeyFileError as exc:
@@ -157,9 +165,13 @@ class Passwords:
         )
 
     def _ask(self, text: str, what: str | None = None, *, echo: bool = False) -> str | None:
+        if self._again and what is not None:
+            text, self._again = f"{WRONG_PASSWORD}\n{text}", False
         if not self._login.batch_mode:
             answer = self._questions.prompt(text, echo=echo)
             nobody = "There is nobody to ask"
+            if self._questions.declined:
+                nobody = "The user gave no answer when asked"
             instead = "password= or prompt=" if what == "password" else "prompt="
         else:
             answer = None
