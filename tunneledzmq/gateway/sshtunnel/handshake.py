@@ -22,6 +22,7 @@ from ..reach.proxy_command import connect_over_command
 from ..trust import known_hosts
 from ..trust.known_hosts import KnownHosts, Verdict
 from .algorithms import choose_algorithms
+from .offer import no_common_algorithm
 
 if TYPE_CHECKING:
     from .transport import ForwardTransport
@@ -148,7 +149,9 @@ def handshake(transport: ForwardTransport, login: Login) -> bool:
         key = transport.get_remote_server_key()
     except IncompatiblePeer as exc:
         raise login.no_connection(
-            errno.EPROTO, f"no common algorithms with the server: {printable(str(exc))}"
+            errno.EPROTO,
+            "no common algorithms with the server: "
+            f"{no_common_algorithm(transport) or printable(str(exc))}",
         ) from exc
     except (paramiko.SSHException, EOFError, OSError) as exc:
         raise _no_ssh(transport, login, exc) from exc
