@@ -32,6 +32,7 @@ NOWHERE = "me@127.0.0.1:1"
         "tcp://[::1:5555",
         "tcp://127.0.0.1:5555/path",
         "tcp://host name:5555",
+        f"tcp://{'h' * 300}:5555",
         "tcp://host\n:5555",
         "tcp://host\0:5555",
         "inproc://peer",
@@ -87,6 +88,20 @@ def test_a_malformed_ssh(ctx: TunneledContext, ssh: Any, echo: Peer) -> None:
         TunneledContext(ssh=ssh)
     sock.connect(echo.address)
     round_trip(sock)
+
+
+@pytest.mark.parametrize(
+    ("ssh", "says"),
+    [
+        ("tcp://10.0.1.2:5555", "are addr and ssh= the wrong way round?"),
+        ("http://host", "http:// is no SSH server: write .user@.host"),
+        ("ssh://host/path", "it has no path"),
+        ("ssh://me@host:22/path", "it has no path"),
+    ],
+)
+def test_what_is_wrong_with_an_ssh_is_told(ctx: TunneledContext, ssh: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        ctx.socket(zmq.REQ).connect("tcp://127.0.0.1:5555", ssh=ssh)
 
 
 @pytest.mark.parametrize("ssh", [22, b"me@host", True, object(), [22], {"me@host"}])

@@ -21,7 +21,7 @@ from tests.peers import ROOT, Peer, free_port
 from tests.polling import wait_until
 from tests.programs import Program
 from tests.sshd import OpenSSHServer, generate_key
-from tests.strangers import SilentPort
+from tests.strangers import SilentPort, talking_port
 
 STEPS = [
     "resolve",
@@ -186,7 +186,15 @@ def test_a_peer_that_says_nothing(openssh: OpenSSHServer) -> None:
             f"tcp://127.0.0.1:{silent.port}", *login(openssh), "--connect-timeout", "2"
         )
     assert step == "zmtp"
-    assert "it does not speak ZMTP: it says nothing" in text
+    assert "was not heard within 2 s: is the peer suspended" in text
+
+
+def test_a_peer_that_hangs_up_without_a_word(openssh: OpenSSHServer) -> None:
+    # So it looks, too, where a server confirms a connection before it has it.
+    with talking_port(b"") as port:
+        step, text = failing_step(f"tcp://127.0.0.1:{port}", *login(openssh))
+    assert step == "zmtp"
+    assert "closed before a word was said: does anything listen there?" in text
 
 
 def test_a_peer_that_speaks_something_else(openssh: OpenSSHServer) -> None:

@@ -19,6 +19,8 @@ from paramiko.ssh_exception import SSHException
 
 from tunneledzmq.gateway.sshtunnel.compression import Decompressor
 from tunneledzmq.gateway.sshtunnel.identification import read_identification
+from tunneledzmq.gateway.traffic.refusal import refusal
+from tunneledzmq.shared.text import sentences
 from tunneledzmq.gateway.sshtunnel.message import FarMessage
 from tunneledzmq.gateway.sshtunnel.transport import ForwardTransport
 from tunneledzmq.gateway.traffic.pump import Link, Pump
@@ -264,3 +266,15 @@ def test_answers_without_questions_do_not_pile_up(transport: ForwardTransport) -
             userauth._handler_table[MSG_USERAUTH_FAILURE](FarMessage(string(b"x") + b"\0", 0))
     userauth._handler_table[MSG_USERAUTH_SUCCESS](FarMessage(b"", 0))
     assert not userauth._handler_table  # from now on they have no meaning
+
+
+def test_an_empty_reason_leaves_no_colon() -> None:
+    for code in range(5):
+        assert not refusal(code, b" ").endswith((":", " ", "()"))
+        assert refusal(code, b"why").endswith(": why")
+
+
+def test_sentences_are_joined_as_people_do() -> None:
+    assert sentences("Is it right?", "", "It has no key", "pass one") == (
+        "Is it right? It has no key. pass one"
+    )

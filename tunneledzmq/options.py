@@ -48,7 +48,12 @@ def parse_server(text: str) -> ServerAddress:
     if not text:
         raise ValueError("ssh= is empty; to connect without a tunnel, pass ssh=None")
     is_uri = text[: len(_SCHEME)].lower() == _SCHEME
+    _check_scheme(text)
     rest = text[len(_SCHEME) :].removesuffix("/") if is_uri else text
+    if is_uri and "/" in rest.rpartition("@")[2]:
+        raise ValueError(
+            f"an ssh:// address ends with the port: it has no path (ssh={_shown(text)})"
+        )
     user, at, host_port = rest.rpartition("@")
     # A host may have a colon, but none that is written otherwise, except for a scope.
     hidden = () if host_port.startswith("[") else _COLONS[1:]
@@ -68,6 +73,20 @@ def parse_server(text: str) -> ServerAddress:
     if at and not (user and is_valid_user(user)):
         raise ValueError(f"no valid user name before the @ (ssh={_shown(text)})")
     return ServerAddress(user if at else None, host, port)
+
+
+def _check_scheme(text: str) -> None:
+    scheme, colon, _ = text.partition("://")
+    if not colon or not scheme.isalnum() or scheme.lower() == "ssh":
+        return
+    if scheme.lower() in ("tcp", "ipc", "inproc"):
+        raise ValueError(
+            f"a {scheme}:// address is a ZeroMQ socket's, no SSH server: are addr and ssh= the "
+            "wrong way round?"
+        )
+    raise ValueError(
+        f"{scheme}:// is no SSH server: write [user@]host[:port], or ssh://[user@]host[:port]"
+    )
 
 
 def _shown(text: str) -> str:

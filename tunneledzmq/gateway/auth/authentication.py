@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import paramiko
 
-from ...shared.text import printable
+from ...shared.text import printable, sentences
 from ..login import Login, LoginError
 from ..questions import Questions
 from .agent import Agent, AgentError, AgentTimeout
@@ -283,7 +283,7 @@ class _Attempt:
         problems = [*self._problems, *self._passwords.problems]
         return self._login.no_entry(
             errno.EACCES,
-            ". ".join([text, *dict.fromkeys(problems)]),
+            sentences(text, *dict.fromkeys(problems)),
             passing=self._identities.agent_silent,
         )
 

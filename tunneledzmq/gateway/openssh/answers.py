@@ -19,6 +19,7 @@ from ..auth.passwords import (
 )
 from ..login import LoginError
 from ..questions import Questions
+from ..sshtunnel.identification import ZMTP, ZMTP_THERE
 from .command import OpenSSHLogin, helper_command
 from .errors import unknown_host_key
 from .hops import Hops
@@ -143,6 +144,7 @@ class Answers:
 
     def _hand_over(self, helper: socket.socket) -> None:
         if self._connection is not None:
+            _look_at(self._connection, self._login)
             socket.send_fds(helper, [b"\0"], [self._connection.fileno()])
             # It is ssh's alone from now on, which tells the server when it closes it.
             self._connection.close()
@@ -248,3 +250,13 @@ class Answers:
         self._listener.close()
         if self._connection is not None:
             self._connection.close()
+
+
+def _look_at(connection: socket.socket, login: OpenSSHLogin) -> None:
+    """Look at what the server has said by now: ssh would wait for the end of a line."""
+    with suppress(OSError):
+        said = connection.recv(len(ZMTP), socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        if said == ZMTP:
+            raise login.no_connection(
+                errno.EPROTO, f"no SSH server there, or a broken one: {ZMTP_THERE}"
+            )

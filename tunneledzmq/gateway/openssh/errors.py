@@ -9,7 +9,7 @@ import shlex
 import stat
 from collections.abc import Iterable, Sequence
 
-from ..login import Login, LoginError
+from ..login import HUNG_UP, Login, LoginError
 from .said import Said
 
 __all__ = ["changed_host_key", "login_error", "unknown_host_key"]
@@ -160,6 +160,12 @@ _NO_SPEAKING = (
         r"(Unable to negotiate .*)",
         errno.EPROTO,
         "no common algorithms with the server: {0}{advice}",
+    ),
+    (
+        r"(?:kex_exchange_identification|banner exchange): "
+        r"(?:.*Connection closed by remote host.*|.*Connection reset by peer.*)",
+        errno.EPROTO,
+        HUNG_UP,
     ),
     (
         r"(?:kex_exchange_identification|banner exchange): (.*)",

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
-from ...shared.text import printable
+from ...shared.text import because, printable
 from ..attempt import Attempt
-from ..login import Login, LoginError
+from ..login import HUNG_UP, Login, LoginError
 from ..questions import Questions
 from ..reach.proxy_command import connect_over_command
 from ..trust import known_hosts
@@ -162,15 +162,16 @@ def handshake(transport: ForwardTransport, login: Login) -> bool:
 
 def _no_ssh(transport: ForwardTransport, login: Login, exc: Exception) -> LoginError:
     text = printable(str(exc))
+    if isinstance(exc, (ConnectionError, EOFError)) and not transport.remote_version:
+        code = errno.EPROTO if isinstance(exc, EOFError) else errno.ECONNRESET
+        return login.no_connection(code, HUNG_UP)
     if isinstance(exc, ConnectionError) or (isinstance(exc, EOFError) and transport.remote_version):
         return login.no_connection(
             errno.ECONNRESET, "the server closed the connection before the login"
         )
     if "No existing session" in text:  # start_client() ran out of time
         return login.timed_out("banner" if transport.remote_version else "connect")
-    return login.no_connection(
-        errno.EPROTO, f"no SSH server there, or a broken one: {text or 'it hung up'}"
-    )
+    return login.no_connection(errno.EPROTO, because("no SSH server there, or a broken one", text))
 
 
 def _load_known(login: Login) -> KnownHosts:
