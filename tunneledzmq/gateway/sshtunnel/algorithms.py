@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
+
+import paramiko
 
 from ..config.wildcards import match_list, match_pattern
 from ..login import Login, LoginError
-
-if TYPE_CHECKING:
-    from .transport import ForwardTransport
 
 __all__ = ["apply_list", "choose_algorithms", "order_by_known"]
 
@@ -19,7 +17,7 @@ _OTHER_CIPHERS = ("chacha20-poly1305@openssh.com", "rijndael-cbc@lysator.liu.se"
 
 
 def choose_algorithms(
-    transport: ForwardTransport, login: Login, known_types: Collection[str]
+    transport: paramiko.Transport, login: Login, known_types: Collection[str]
 ) -> None:
     """Set what is offered to the server, in which order.
 
