@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
+import re
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ import pytest
 import zmq
 import zmq.auth
 
+import tunneledzmq
 from tests.peers import ROOT, Peer, free_port
 from tests.polling import wait_until
 from tests.programs import Program
@@ -110,6 +115,47 @@ def test_colours_on_a_terminal(openssh: OpenSSHServer, echo: Peer) -> None:
         assert program.wait(10) == 0
     assert b"\033[32m" in output
     assert "✓ round trip".encode() in output
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_80_columns_hide_no_command(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, rich: bool
+) -> None:
+    known_hosts = tmp_path / "known_hosts"
+    without = "" if rich else "import sys; sys.modules['rich'] = None; "
+    source = f"{without}import sys; from tunneledzmq.check import main; main(sys.argv[1:])"
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 80, 0, 0))
+    with Program(
+        [sys.executable, "-c", source, echo.address, *login(openssh)[:-1], str(known_hosts)],
+        stdin=theirs,
+        stdout=theirs,
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"},
+    ) as program:
+        os.close(theirs)
+        output = b""
+        while True:
+            try:
+                output += os.read(ours, 4096)
+            except OSError:
+                break
+        os.close(ours)
+        assert program.wait(10) == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", output.decode())
+    lines = text.splitlines()
+    [command] = [line for line in lines if "ssh-keyscan" in line]
+    assert command.strip() == (
+        f"ssh-keyscan -p {openssh.port} -t ed25519 127.0.0.1 >> {known_hosts}"
+    )
+    assert all(len(line) <= 80 for line in lines if line != command)
+    assert "(or strict_host_key_checking='accept-new')" in " ".join(text.split())
+
+
+def test_the_version() -> None:
+    command = [sys.executable, "-m", "tunneledzmq", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert said.stdout.split() == ["tunneledzmq", tunneledzmq.__version__]
 
 
 def test_over_a_hop(openssh: OpenSSHServer, echo: Peer) -> None:

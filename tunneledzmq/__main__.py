@@ -12,6 +12,9 @@ usage: tunneledzmq COMMAND [...]
 commands:
   check   test a tunnel step by step: `tunneledzmq check --help`
   demo    run the main job on an embedded SSH server: `tunneledzmq demo --help`
+
+options:
+  --version, --help
 """
 
 
@@ -26,6 +29,11 @@ def main() -> int:
         from .demo import main as demo
 
         return demo(rest)
+    if command == "--version":
+        from . import __version__
+
+        print(f"tunneledzmq {__version__}")
+        return 0
     if command in ("-h", "--help"):
         print(USAGE, end="")
         return 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+import os
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import zmq
 
@@ -50,6 +51,42 @@ class TunnelingContext(zmq.Context[_SocketT], Generic[_SocketT]):
             self._ssh = default
             self._local = local
             self._pool = GatewayPool(isolate=isolate)
+
+    @classmethod
+    def instance(
+        cls,
+        io_threads: int = 1,
+        *,
+        ssh: SSHLike | None = None,
+        local: str | None = None,
+        isolate: bool = True,
+    ) -> Self:
+        """Return the one context that all parts of a program may share; make it if need be.
+
+        It is never that of :meth:`zmq.Context.instance`.
+
+        Args:
+            io_threads: of a new one, as are the others.
+            ssh: its default server.
+            local: its default for ``connect``'s `local`.
+            isolate: whether its SSH connections live in processes of their own.
+
+        Raises:
+            ValueError: it has another default already, on which others rely.
+        """
+        wanted = None if ssh is None else to_options(ssh)
+        with cls._instance_lock:
+            context = cls._instance
+            if context is None or cls._instance_pid != os.getpid() or context.closed:
+                context = cls(io_threads, ssh=wanted, local=local, isolate=isolate)
+                cls._instance, cls._instance_pid = context, os.getpid()
+        for name, value, own in (("ssh", wanted, context._ssh), ("local", local, context._local)):
+            if value not in (None, own):
+                raise ValueError(
+                    f"{cls.__name__}.instance() is there already, and has another {name}=; its "
+                    f"first call sets it, or make a context of your own: {cls.__name__}({name}=...)"
+                )
+        return cast("Self", context)
 
     @classmethod
     def shadow(cls, address: int | zmq.Context[Any]) -> Self:
