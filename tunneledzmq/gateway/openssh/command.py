@@ -17,12 +17,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ...shared.interpreter import find_interpreter, is_called_python
 from ..config import methods_of, server_name
 from ..login import Login, LoginError, Request
 from . import helper
@@ -158,7 +158,7 @@ def resolve(request: Request) -> OpenSSHLogin:
             found.get(name, ["none"]) != ["none"]
             for name in ("proxyjump", "proxycommand", "bindinterface")
         ),
-        hops=Hops(server, ssh, given) if jumps else None,
+        hops=Hops(server, ssh, given, python()) if jumps else None,
         control_path=_users_master(request, found),
     )
 
@@ -189,7 +189,26 @@ def master_command(login: OpenSSHLogin, control_path: str, gateway: str, hop: st
 
 def helper_command(gateway: str, what: str) -> list[str]:
     """Return the command line of :mod:`helper`, which speaks to the gateway."""
-    return [sys.executable, "-I", "-S", os.path.abspath(helper.__file__), gateway, what]
+    return [python(), "-I", "-S", os.path.abspath(helper.__file__), gateway, what]
+
+
+def python() -> str:
+    """Return the interpreter of what ssh is to start for us.
+
+    Raises:
+        LoginError: there is none, or what it is to run is inside a frozen program.
+    """
+    interpreter = find_interpreter()
+    if interpreter is None or not is_called_python(interpreter):
+        interpreter = shutil.which("python3")
+    if interpreter is None or not os.path.exists(helper.__file__):
+        raise LoginError(
+            "GatewayError",
+            errno.ENOTSUP,
+            "backend='openssh' needs a Python interpreter, and a program that is not frozen: use "
+            "backend='sshtunnel'",
+        )
+    return interpreter
 
 
 def _who(request: Request) -> list[str]:
