@@ -11,7 +11,15 @@ from typing import NamedTuple
 from .exceptions import AddressError
 from .shared.names import is_valid_host
 
-__all__ = ["RemoteEndpoint", "check_local", "is_tcp", "parse_remote", "split_host_port"]
+__all__ = [
+    "ALIAS",
+    "RemoteEndpoint",
+    "check_local",
+    "is_ipv6",
+    "is_tcp",
+    "parse_remote",
+    "split_host_port",
+]
 
 # sun_path has 108 bytes on Linux and 104 on the BSDs and macOS, with the closing zero.
 MAX_IPC_PATH = 103
@@ -23,6 +31,9 @@ _PORT = re.compile(r"0*[0-9]{1,5}\Z")
 _NAME = re.compile(r"[^\[\]/:@*?#]+\Z")
 # Those that libzmq knows (zmq(7)).
 _PROTOCOLS = ("inproc", "ipc", "tcp", "pgm", "epgm", "norm", "tipc", "udp", "ws", "wss", "vmci")
+ALIAS = re.compile(r"[^\[\]:@]+\Z")
+"""What a ``Host`` of a config file may be called."""
+
 _SCOPE = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 
@@ -61,7 +72,7 @@ def parse_remote(addr: str) -> RemoteEndpoint:
         )
     _, _, there = addr[len("tcp://") :].rpartition(";")
     bare, _, digits = there.rpartition(":")
-    if _is_ipv6(bare):
+    if is_ipv6(bare):
         there = f"[{bare}]:{digits}"
     try:
         host, port = split_host_port(there)
@@ -108,8 +119,12 @@ def check_local(local: str) -> str:
     return local
 
 
-def split_host_port(text: str) -> tuple[str, int | None]:
+def split_host_port(text: str, name: re.Pattern[str] = _NAME) -> tuple[str, int | None]:
     """Split ``HOST[:PORT]``; an IPv6 HOST stands in brackets.
+
+    Args:
+        text: what to split.
+        name: what a name looks like.
 
     Raises:
         ValueError: HOST or PORT is malformed; the message does not repeat `text`.
@@ -119,7 +134,7 @@ def split_host_port(text: str) -> tuple[str, int | None]:
         if not bracket:
             raise ValueError("a bracket is not closed")
         address, percent, scope = host.partition("%")
-        if not _is_ipv6(address):
+        if not is_ipv6(address):
             raise ValueError("what stands in brackets is no IPv6 address")
         if percent and not _SCOPE.match(scope):
             raise ValueError("no valid scope behind the IPv6 address, such as %eth0")
@@ -130,7 +145,7 @@ def split_host_port(text: str) -> tuple[str, int | None]:
         host, colon, port = text.partition(":")
         if ":" in port:
             raise ValueError("more than one colon: an IPv6 address stands in brackets, [::1]")
-        if not _NAME.match(host) or not is_valid_host(host):
+        if not name.match(host) or not is_valid_host(host):
             raise ValueError("no valid host name" if host else "no host name")
     if not colon:
         return host, None
@@ -139,7 +154,8 @@ def split_host_port(text: str) -> tuple[str, int | None]:
     return host, int(port)
 
 
-def _is_ipv6(host: str) -> bool:
+def is_ipv6(host: str) -> bool:
+    """Tell whether `host` is an IPv6 address, without brackets."""
     try:
         ipaddress.IPv6Address(host)
     except ValueError:

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import wraps
 from typing import Any, NamedTuple
 
-from .endpoints import split_host_port
+from .endpoints import ALIAS, is_ipv6, split_host_port
 from .shared.names import is_valid_user
 
 __all__ = [
@@ -64,7 +64,9 @@ def parse_server(text: str) -> ServerAddress:
             f"(ssh={_shown(text)})"
         )
     try:
-        host, port = split_host_port(host_port)
+        # As ssh takes them: an IPv6 address as it is, and aliases.
+        bare = not is_uri and is_ipv6(host_port.partition("%")[0])
+        host, port = split_host_port(f"[{host_port}]" if bare else host_port, ALIAS)
     except ValueError as exc:
         raise ValueError(f"not [user@]host[:port]: {exc} (ssh={_shown(text)})") from None
     if is_uri:
