@@ -12,7 +12,7 @@ from ..endpoints import RemoteEndpoint
 from ..exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
 from ..shared.control import ControlChannel, How, Message
 from ..tunnel import GivenUp, Handle, Tunnel
-from .prompt import EndOfInput, ask_on_terminal
+from .prompt import EndOfInput, ask_user
 from .reply import Reply
 
 __all__ = ["Answers", "Hops"]
@@ -118,7 +118,7 @@ class Answers:
                 raise TypeError(f"it returned no str but {type(answer).__name__}")
             return answer
         # Without anybody waiting in connect, the terminal is the program's.
-        return ask_on_terminal(text, echo) if self._waiting else None
+        return ask_user(text, echo) if self._waiting else None
 
     def _way_over_hop(self, message: Message) -> str:
         """Return the path of the Unix socket that leads over the hop to the server."""
