@@ -6,23 +6,16 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any
 
-from .endpoints import ALIAS, is_ipv6, split_host_port
-from .shared.names import is_valid_user
+from .shared.names import ServerAddress, parse_server
 
 __all__ = [
     "DEFAULT_CONFIG_FILE",
     "SSHLike",
     "SSHOptions",
-    "ServerAddress",
-    "parse_server",
     "to_options",
 ]
-
-_SCHEME = "ssh://"
-# A colon, and what stands for one in a URI.
-_COLONS = (":", "%3a", "%3A", "%253a", "%253A")
 
 DEFAULT_CONFIG_FILE = "~/.ssh/config"
 """The user's ssh_config(5) file."""
@@ -30,73 +23,6 @@ DEFAULT_CONFIG_FILE = "~/.ssh/config"
 NO_HOPS = ("none",)
 _STRICT = ("yes", "accept-new", "no", "ask")
 _BACKENDS = ("sshtunnel", "openssh")
-
-
-class ServerAddress(NamedTuple):
-    """``[user@]host[:port]``, taken apart; what was not given is `None`."""
-
-    user: str | None
-    host: str
-    port: int | None
-
-
-def parse_server(text: str) -> ServerAddress:
-    """Parse ``[user@]host[:port]`` or ``ssh://[user@]host[:port]``.
-
-    Raises:
-        ValueError: `text` is anything else. What may be a password in it is not repeated.
-    """
-    if not text:
-        raise ValueError("ssh= is empty; to connect without a tunnel, pass ssh=None")
-    is_uri = text[: len(_SCHEME)].lower() == _SCHEME
-    _check_scheme(text)
-    rest = text[len(_SCHEME) :].removesuffix("/") if is_uri else text
-    if is_uri and "/" in rest.rpartition("@")[2]:
-        raise ValueError(
-            f"an ssh:// address ends with the port: it has no path (ssh={_shown(text)})"
-        )
-    user, at, host_port = rest.rpartition("@")
-    # A host may have a colon, but none that is written otherwise, except for a scope.
-    hidden = () if host_port.startswith("[") else _COLONS[1:]
-    if any(colon in user for colon in _COLONS) or any(colon in host_port for colon in hidden):
-        raise ValueError(
-            "a password does not belong in [user@]host[:port]: pass SSHOptions(password=...) "
-            f"(ssh={_shown(text)})"
-        )
-    try:
-        # As ssh takes them: an IPv6 address as it is, and aliases.
-        bare = not is_uri and is_ipv6(host_port.partition("%")[0])
-        host, port = split_host_port(f"[{host_port}]" if bare else host_port, ALIAS)
-    except ValueError as exc:
-        raise ValueError(f"not [user@]host[:port]: {exc} (ssh={_shown(text)})") from None
-    if is_uri:
-        from urllib.parse import unquote  # 5 ms, for those who write a URI
-
-        user = unquote(user)
-    if at and not (user and is_valid_user(user)):
-        raise ValueError(f"no valid user name before the @ (ssh={_shown(text)})")
-    return ServerAddress(user if at else None, host, port)
-
-
-def _check_scheme(text: str) -> None:
-    scheme, colon, _ = text.partition("://")
-    if not colon or not scheme.isalnum() or scheme.lower() == "ssh":
-        return
-    if scheme.lower() in ("tcp", "ipc", "inproc"):
-        raise ValueError(
-            f"a {scheme}:// address is a ZeroMQ socket's, no SSH server: are addr and ssh= the "
-            "wrong way round?"
-        )
-    raise ValueError(
-        f"ssh= takes [user@]host[:port], or ssh://[user@]host[:port], and no {scheme}:// address"
-    )
-
-
-def _shown(text: str) -> str:
-    """Show `text` up to what may be the colon before a password."""
-    start = len(_SCHEME) if text[: len(_SCHEME)].lower() == _SCHEME else 0
-    ends = [end for colon in _COLONS if (end := text.find(colon, start)) >= 0]
-    return repr(f"{text[: min(ends)]}:..." if ends else text)
 
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
