@@ -214,8 +214,10 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
     def _connect_through(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
         try:
             manager = self._connect_directly(tunnel.local)
-        except BaseException:
+        except BaseException as exc:
             tunnel._cut()
+            if isinstance(exc, zmq.ZMQError):  # closed by another thread meanwhile
+                exc.strerror = exc.strerror.replace(repr(tunnel.local), repr(addr))
             raise
         self._forget_closed()
         self._tunnels[tunnel] = addr

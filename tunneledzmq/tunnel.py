@@ -144,6 +144,10 @@ class Owner(Protocol):
         """Its open tunnels."""
         ...
 
+    def refuses(self, tunnel: Tunnel) -> bool:
+        """Tell whether a tunnel is not to be opened any more: the context terminates."""
+        ...
+
 
 class Tunnel:
     """The way of one socket to one address, through an SSH server. Read-only.

@@ -160,6 +160,9 @@ class GatewayHandle:
             self._opening[number] = reply
             self._tunnels[number] = tunnel
             control = self._control
+        if tunnel._owner is not None and tunnel._owner.refuses(tunnel):
+            # It may have begun to terminate before it could be seen that this waits.
+            reply.interrupt(zmq.ContextTerminated())
         try:
             control.send(_open_message(tunnel, again=False))
             tunnel._handle = self
