@@ -188,8 +188,7 @@ class Forward:
         listens = carries or self._holds
         if not listens:
             # What has been written already waits for the peer here.
-            for visitor in [visitor for visitor in self._visitors if not visitor.has_data]:
-                self._drop(visitor)
+            self._drop_without_data()
         self._listen(listens)
 
     def _listen(self, listens: bool) -> None:
@@ -226,12 +225,16 @@ class Forward:
 
     def ready(self, events: int) -> None:
         """Accept a connection of libzmq."""
+        self._accept()
+
+    def _accept(self) -> bool:
+        """Accept a connection of libzmq, and tell whether there was one."""
         if self._server is None:
-            return
+            return False
         try:
             request, _ = self._server.get_request()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return
+            return False
         except OSError as exc:
             # Out of descriptors: it would be ready again and again.
             self._host.pump.watch(self, 0)
@@ -240,7 +243,7 @@ class Forward:
                 self._short = True
                 self._host.on_trouble(self, f"cannot accept a connection: {exc}")
             self._host.on_change(self)
-            return
+            return False
         self._short = False
         if request.family == socket.AF_UNIX and not self.for_gateway:
             self._host.on_taken(self)
@@ -253,11 +256,19 @@ class Forward:
             self._visitors.add(visitor)
             self.peer.look()
             self._host.on_change(self)
+        return True
 
     def _drop_gone(self) -> None:
         """Forget those who waited, and have gone again."""
         for visitor in [visitor for visitor in self._visitors if visitor.gone]:
             self._drop(visitor)
+
+    def _drop_without_data(self) -> None:
+        """Send those away who have written nothing for the peer: they come back."""
+        for visitor in list(self._visitors):
+            visitor.read()  # it may have come with its connection
+            if not visitor.has_data:
+                self._drop(visitor)
 
     def _drop(self, visitor: Visitor) -> None:
         self._visitors.discard(visitor)
@@ -289,14 +300,19 @@ class Forward:
         self.peer.use(connection, self)
         self._connections_total += 1
 
+    def orphan(self) -> None:
+        """Take what libzmq has written before the program ended, and nothing new."""
+        while self._server is not None and self._server.listening and self._accept():
+            pass
+        self.stop_listening()
+
     def stop_listening(self) -> None:
         """Give the endpoint up; connections go on."""
         if self._server is not None:
             self._host.pump.forget(self)
             self._host.forwarder.drop_server(self._server)
             self._server = None
-            for visitor in [visitor for visitor in self._visitors if not visitor.has_data]:
-                self._drop(visitor)
+            self._drop_without_data()
 
     def close_all(self) -> None:
         """Give everything up: the tunnel has ended."""
