@@ -13,7 +13,7 @@ RETRIES = 5
 """How many more or fewer retries may be by chance, besides some of them."""
 
 
-NONE = Events("", 0, 0, mute=False, stopped=False)
+NONE = Events("", 0, 0, uncounted=False, stopped=False)
 
 
 def differences(program: Program, first: Seen, second: Seen, names: tuple[str, str]) -> list[str]:
@@ -83,7 +83,7 @@ def _events(
     orders = one.order, other.order
     if mingled:
         orders = "".join(sorted(one.order)), "".join(sorted(other.order))
-    if one.mute or other.mute:
+    if one.uncounted or other.uncounted:
         # As often as there was time for, but nothing else.
         orders = (
             "".join(sorted(set(orders[0]) - set("CFD"))),
@@ -94,7 +94,7 @@ def _events(
         found.append(f"events of {pair}: {_both(names, one.order, other.order)}")
     if one.stopped != other.stopped:
         found.append(f"end of the events of {pair}: {_both(names, one.stopped, other.stopped)}")
-    if not one.mute and not _same_pace(one, other):
+    if not one.uncounted and not _same_pace(one, other):
         pace = [f"{events.retries} in {events.down:.1f} s" for events in (one, other)]
         found.append(f"retries of {pair}: {_both(names, *pace)}")
     return found
