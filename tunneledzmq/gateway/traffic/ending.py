@@ -18,8 +18,12 @@ __all__ = ["STALL_TIMEOUT", "Ending", "Owes", "is_given_up"]
 # Seconds of the program's that libzmq may need more than its interval.
 _MARGIN = 0.3
 
-# Seconds of the program's for which connections wait before they are sent away: none for the first,
-# then doubling.
+# Seconds of the program's until libzmq is sure to have seen that it is closed. Before that, a
+# broken connection has XSUB throw away what it has for the peer, and SUB its subscriptions.
+_UNAWARE = 0.2
+
+# Seconds of the program's for which connections wait before they are sent away: hardly any for the
+# first, then doubling.
 _FIRST_HOLD = 1.0
 _LONGEST_HOLD = 20.0
 
@@ -82,7 +86,7 @@ class Ending:
         self._closed_at = self._without_since = clock
         self._patience = pace.longest(away) + _MARGIN
         self._final = False
-        self._hold = 0.0
+        self._hold = _UNAWARE
 
     @property
     def owing(self) -> bool:
@@ -109,15 +113,16 @@ class Ending:
         self._without_since = clock
         self._patience = self._pace.longest(away) + _MARGIN
 
-    def sends_away(self, waited: float, *, greeted: bool) -> bool:
+    def sends_away(self, clock: float, since: float, *, greeted: bool) -> bool:
         """Tell whether a connection is broken that waits for a way to the peer.
 
         Args:
-            waited: seconds of the program's for which it has waited.
+            clock: the program's.
+            since: of that clock, when it came.
             greeted: whether libzmq has greeted, so that it is known what it sends.
         """
         hold = self._hold if greeted else max(self._hold, _FIRST_HOLD)
-        if waited < hold or not self._pace.retries:
+        if clock < max(since, self._closed_at) + hold or not self._pace.retries:
             return False
         self._hold = min(max(2 * self._hold, _FIRST_HOLD), _LONGEST_HOLD)
         return True

@@ -281,8 +281,7 @@ class Forward:
         if self.ending is not None and not self.for_gateway:
             clock = self._host.program_clock
             for visitor in [visitor for visitor in self._visitors if not visitor.has_data]:
-                waited = clock - visitor.since
-                if self.ending.sends_away(waited, greeted=visitor.has_greeted):
+                if self.ending.sends_away(clock, visitor.since, greeted=visitor.has_greeted):
                     self._drop(visitor)
 
     def _carry(self, sock: socket.socket, early: bytes) -> None:
