@@ -74,8 +74,8 @@ class Forward:
     while                                                a connection of libzmq
     ===================================================  =====================================
     the server reaches the peer                          is carried
-    it does not, and libzmq gives the tunnel up with     waits: that it comes, again and again,
-    something left to send                               tells that it is not through yet
+    it does not, and libzmq has given the tunnel up      waits: that it comes, again and again,
+    with something left to send                          tells that it is not through yet
     it has not answered yet, and libzmq will not retry   waits
     or has come before the gateway was there
     otherwise                                            is refused, as over TCP
@@ -172,7 +172,9 @@ class Forward:
     @property
     def _holds(self) -> bool:
         if self.ending is not None:
-            return self.ending.owing
+            # Who waits already goes on waiting.
+            waits = self.ending.holds or self.for_gateway or bool(self._visitors)
+            return waits and self.ending.owing
         return self.for_gateway or self._waits_for_answer
 
     def update(self) -> None:
@@ -276,6 +278,18 @@ class Forward:
         if self.ending is not None:
             self.ending.broke(self._host.program_clock)
 
+    def _hold(self) -> None:
+        """Hold libzmq's connections as soon as they tell that it has something to send."""
+        clock = self._host.program_clock
+        if self.ending is not None and not self.ending.holds and self.ending.may_hold(clock):
+            self.ending.hold(clock, self._away)
+            self.update()
+
+    @property
+    def _away(self) -> float:
+        """Seconds for which libzmq has been refused by now."""
+        return 0.0 if self.connections else time.monotonic() - self._last_used
+
     def _send_away(self) -> None:
         """Find out which of those who wait have something to send: they come back."""
         if self.ending is not None and not self.for_gateway:
@@ -299,10 +313,14 @@ class Forward:
         self.peer.use(connection, self)
         self._connections_total += 1
 
-    def orphan(self) -> None:
-        """Take what libzmq has written before the program ended, and nothing new."""
+    def _accept_all(self) -> None:
+        """Accept who has come by now."""
         while self._server is not None and self._server.listening and self._accept():
             pass
+
+    def orphan(self) -> None:
+        """Take what libzmq has written before the program ended, and nothing new."""
+        self._accept_all()
         self.stop_listening()
 
     def stop_listening(self) -> None:
@@ -391,8 +409,11 @@ class Forward:
             how: how it does.
             linger: milliseconds for which it may go on sending; -1 for ever.
         """
-        away = 0.0 if self.connections else time.monotonic() - self._last_used
-        self.ending = Ending(how, linger, self.pace, away, self._host.program_clock)
+        self._accept_all()
+        clock = self._host.program_clock
+        before, self.ending = self.ending, Ending(how, linger, self.pace, clock)
+        if before is not None and before.holds:
+            self.ending.hold(clock, self._away)  # disconnected before it was closed
         for delivery in list(self._deliveries):
             delivery.close()
         self.update()
@@ -422,6 +443,7 @@ class Forward:
         self._drop_gone()
         if self.ending is None and not orphaned:
             return next_look
+        self._hold()
         self._send_away()
         if orphaned:
             self.stop_listening()
