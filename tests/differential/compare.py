@@ -30,6 +30,11 @@ def differences(program: Program, first: Seen, second: Seen, names: tuple[str, s
         states = first.states[number], second.states[number]
         if states[0] != states[1]:
             found.append(f"connections after step {number}: {_both(names, *states)}")
+    dealt = _dealt_by_time(program)
+    if dealt:
+        received = [_together(seen.received, dealt) for seen in (first, second)]
+        first = replace(first, received=received[0])
+        second = replace(second, received=received[1])
     for receiver in sorted(first.received.keys() | second.received.keys()):
         ours, theirs = first.received.get(receiver, {}), second.received.get(receiver, {})
         for sender in sorted(ours.keys() | theirs.keys()):
@@ -54,6 +59,45 @@ def kind(program: Program, found: list[str]) -> str:
     where = re.sub(r"\b([nf])\d+", r"\1", found[0].partition(":")[0])
     where = re.sub(r"step \d+", "a step", where).partition("(")[0]
     return f"{program.near[0].kind}: {where}"
+
+
+def _dealt_by_time(program: Program) -> set[str]:
+    """Return who deals messages out to several sockets in an order that time alone decides.
+
+    That is a peer that comes while several sockets wait for it: they reach it in any order. It is
+    also a socket that has only those connections that are up, when one of several peers comes.
+    """
+    kinds = {each.name: each.kind for each in (*program.near, *program.far)}
+    immediate = {near.name for near in program.near if near.options.get("IMMEDIATE")}
+    waiting: dict[str, set[str]] = {}
+    found = set()
+    for step in program.steps:
+        if step.do in ("connect", "connect_as"):
+            waiting.setdefault(step.args[0], set()).add(step.who)
+        elif step.do in ("bind", "restart"):
+            reaching = waiting.get(step.who, set())
+            if len(reaching) > 1:
+                found.add(step.who)
+            found |= {
+                name
+                for name in reaching & immediate
+                if sum(name in names for names in waiting.values()) > 1
+            }
+    return {name for name in found if kinds[name] in ("PUSH", "DEALER")}
+
+
+def _together(
+    received: dict[str, dict[str, list[str]]], senders: set[str]
+) -> dict[str, dict[str, list[str]]]:
+    """Put together what some senders' receivers got of each."""
+    apart = {
+        receiver: {name: log for name, log in by_sender.items() if name not in senders}
+        for receiver, by_sender in received.items()
+    }
+    for sender in senders:
+        logs = [by_sender.get(sender, []) for by_sender in received.values()]
+        apart.setdefault("all", {})[sender] = sorted(text for log in logs for text in log)
+    return apart
 
 
 def _written(result: str) -> str:

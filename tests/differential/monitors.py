@@ -89,26 +89,30 @@ class Monitor:
 
         Where libzmq took the connect for an earlier one, it may still be another peer's.
         """
-        self._names.setdefault(endpoint, name)
+        self._let_time_pass()
         self.logs.setdefault(name, EventLog()).connected = True
-        self._left.discard(endpoint)
-        self._late.discard(endpoint)
+        if self._names.setdefault(endpoint, name) == name:
+            self._left.discard(endpoint)
+            self._late.discard(endpoint)
 
     def read(self) -> None:
         """Note what happened since the last call."""
         if self._events.closed:
             return
-        passed = time.monotonic() - self._read
-        self._read += passed
-        for log in self.logs.values():
-            if log.connected and not log.live:
-                log.down += passed
+        self._let_time_pass()
         while not self.stopped:
             try:
                 event = recv_monitor_message(self._events, zmq.DONTWAIT)
             except zmq.Again:
                 return
             self._note(event["event"], event["endpoint"].decode().rstrip("\0"))
+
+    def _let_time_pass(self) -> None:
+        passed = time.monotonic() - self._read
+        self._read += passed
+        for log in self.logs.values():
+            if log.connected and not log.live:
+                log.down += passed
 
     def live(self) -> Counter[str]:
         """Return how many connections each address has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
@@ -107,6 +108,66 @@ def test_what_is_sent_late_is_told_from_the_next_connection() -> None:
     assert seen.received["f0"] == {"n0": ["'n0:0|'"]}
     assert seen.events["n0-f0"].uncounted
     assert "'n0-f0': 1" in seen.states[8]
+
+
+def test_a_connect_that_is_a_no_op_is_not_taken_for_another_peers() -> None:
+    """It leaves LAST_ENDPOINT as it was."""
+    program = Program(
+        0,
+        (Declaration("n0", "SUB", {"RECONNECT_IVL": 20}),),
+        (Declaration("f0", "XPUB"), Declaration("f1", "XPUB")),
+        (
+            Step("f0", "bind"),
+            Step("n0", "open"),
+            Step("n0", "subscribe", (b"a",)),
+            Step("n0", "connect", ("f0",)),
+            Step("n0", "connect", ("f1",)),
+            Step("", "settle"),
+            Step("n0", "disconnect", ("f1",)),
+            Step("n0", "connect", ("f0",)),
+            Step("f1", "bind"),
+            Step("", "idle", (0.3,)),
+        ),
+    )
+    seen = Run(program, Direct()).run()
+    assert (seen.events["n0-f0"].order, seen.events["n0-f1"].order) == ("CH", "")
+
+
+def test_a_connect_that_takes_time_is_no_time_without_a_connection() -> None:
+    class Slow(Direct):
+        def connect(self, sock: zmq.Socket[bytes], addr: str) -> None:
+            time.sleep(1)
+            super().connect(sock, addr)
+
+    assert Run(PROGRAM, Slow()).run().events["n0-f0"].down < 0.9
+
+
+def test_who_of_several_reaches_a_peer_first_when_it_comes_is_a_matter_of_time() -> None:
+    steps = (
+        Step("n0", "open"),
+        Step("n1", "open"),
+        Step("n0", "connect", ("f0",)),
+        Step("n1", "connect", ("f0",)),
+        Step("f0", "bind"),
+        Step("", "settle"),
+    )
+    program = Program(
+        0,
+        (Declaration("n0", "DEALER"), Declaration("n1", "DEALER")),
+        (Declaration("f0", "DEALER"),),
+        steps,
+    )
+
+    def seen(n0: list[str], n1: list[str]) -> Seen:
+        received = {"n0": {"f0": n0}, "n1": {"f0": n1}, "f0": {}}
+        return Seen(["ok"] * 6, [0] * 6, [""] * 6, received)
+
+    one = seen(["first", "third"], ["second"])
+    assert differences(program, one, seen(["second"], ["first", "third"]), NAMES) == []
+    assert differences(program, one, seen(["second"], ["third"]), NAMES)
+    assert differences(program, one, seen(["second", "first"], ["first", "third"]), NAMES)
+    early = program.with_steps((steps[4], *steps[:4], steps[5]))
+    assert differences(early, one, seen(["second"], ["first", "third"]), NAMES)
 
 
 def test_a_peer_that_says_nothing_is_waited_for() -> None:
