@@ -12,6 +12,7 @@ usage: tunneledzmq COMMAND [...]
 commands:
   check   test a tunnel step by step: `tunneledzmq check --help`
   demo    run the main job on an embedded SSH server: `tunneledzmq demo --help`
+  run     run a program with its connects through a server: `tunneledzmq run --help`
 """
 
 
@@ -26,6 +27,10 @@ def main() -> int:
         from .demo import main as demo
 
         return demo(rest)
+    if command == "run":
+        from .run import main as run
+
+        return run(rest)
     if command in ("-h", "--help"):
         print(USAGE, end="")
         return 0

@@ -7,7 +7,6 @@ them in place of zmq.ssh's, for programs that were written for those.
 from __future__ import annotations
 
 import errno
-import functools
 import importlib
 import socket as _socket
 import weakref
@@ -19,9 +18,9 @@ import zmq
 from .endpoints import RemoteEndpoint, parse_remote
 from .exceptions import SSHAuthenticationError
 from .handles.pool import shared_pool
+from .mixing import adopt
 from .options import Paths, SSHOptions
 from .shared.control import How
-from .socket import TunnelingSocket
 from .tunnel import Pace, Tunnel
 
 __all__ = [
@@ -51,7 +50,7 @@ class OwnTunnel(Tunnel):
     """
 
     # The socket that was connected, of tunnel_connection().
-    _socket: weakref.ref[zmq.Socket[Any]] | None
+    _socket: weakref.ref[zmq.Socket[Any]] | None = None
 
     def close(self) -> None:
         """End it when the sockets that use it are through with it.
@@ -106,12 +105,14 @@ def tunnel_connection(
     """
     ssh = _options(server, keyfile, password, options)
     parse_remote(addr)
-    owner = _adopt(_owner(socket))
+    owner = adopt(_owner(socket))
     way = owner._way(addr, ssh, None)
     assert way is not None
-    tunnel = owner._pool.open(*way)
+    tunnel = OwnTunnel(str(way.remote), ssh, way.local or "", pace=way.pace)
+    owner._pool.open(tunnel)
+    tunnel._socket = weakref.ref(owner)
     owner._connect_through(tunnel, addr)
-    return _own(tunnel, owner)
+    return tunnel
 
 
 def open_tunnel(
@@ -144,7 +145,8 @@ def open_tunnel(
         TypeError: an argument is of another type.
     """
     ssh = _options(server, keyfile, password, options)
-    tunnel = _own(shared_pool().open(ssh, parse_remote(addr), "tcp://127.0.0.1:*", _PACE))
+    tunnel = OwnTunnel(str(parse_remote(addr)), ssh, "tcp://127.0.0.1:*", pace=_PACE)
+    shared_pool().open(tunnel)
     return tunnel.local, tunnel
 
 
@@ -177,7 +179,9 @@ def ssh_tunnel(
     """
     ssh = _options(server, keyfile, password, options)
     remote = parse_remote(f"tcp://{_bracketed(remoteip)}:{rport}")
-    return _own(shared_pool().open(ssh, remote, f"tcp://127.0.0.1:{_port(lport)}", _PACE))
+    tunnel = OwnTunnel(str(remote), ssh, f"tcp://127.0.0.1:{_port(lport)}", pace=_PACE)
+    shared_pool().open(tunnel)
+    return tunnel
 
 
 # The same here: both of zmq.ssh's ways are this one.
@@ -203,7 +207,8 @@ def try_passwordless_ssh(
     ssh = _options(server, keyfile, None, {"prompt": _ask_nobody, **options})
     try:
         # The address does not matter, as nobody connects.
-        tunnel = _own(shared_pool().open(ssh, RemoteEndpoint("127.0.0.1", 22), None))
+        tunnel = OwnTunnel(str(RemoteEndpoint("127.0.0.1", 22)), ssh)
+        shared_pool().open(tunnel)
     except SSHAuthenticationError as exc:
         if exc.errno in (errno.EACCES, errno.ECANCELED):
             return False
@@ -269,13 +274,6 @@ def _ask_nobody(text: str, echo: bool) -> str:
     raise EOFError(f"asked for {text!r}")
 
 
-def _own(tunnel: Tunnel, owner: zmq.Socket[Any] | None = None) -> OwnTunnel:
-    tunnel.__class__ = OwnTunnel
-    assert isinstance(tunnel, OwnTunnel)
-    tunnel._socket = None if owner is None else weakref.ref(owner)
-    return tunnel
-
-
 def _owner(socket: zmq.Socket[Any]) -> zmq.Socket[Any]:
     """Return the socket whose end is that of libzmq's: shadows come and go."""
     while socket._shadow:
@@ -286,24 +284,3 @@ def _owner(socket: zmq.Socket[Any]) -> zmq.Socket[Any]:
             break  # of a bare address: nobody knows the other
         socket = shadowed
     return socket
-
-
-def _adopt(socket: zmq.Socket[Any]) -> TunnelingSocket[Any]:
-    """Have a socket close its tunnels when it is closed or collected.
-
-    Its class is changed because nothing else sees each of its ends (close(), with, destroy(),
-    collection) without keeping the socket alive.
-    """
-    if not isinstance(socket, TunnelingSocket):
-        kind: Any = type(socket)
-        socket.__class__ = _tunneled(kind)
-        assert isinstance(socket, TunnelingSocket)
-        socket._tunnels = {}
-    return socket
-
-
-@functools.cache
-def _tunneled(kind: Any) -> Any:
-    name = kind.__dict__.get("_repr_cls", f"{kind.__module__}.{kind.__qualname__}")
-    members = {"__slots__": (), "__module__": kind.__module__, "_repr_cls": name}
-    return type(kind.__name__, (TunnelingSocket, kind), members)

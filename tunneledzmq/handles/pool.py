@@ -1,4 +1,4 @@
-"""The gateways of a context: one for each way to log in, shared by its sockets."""
+"""The tunnels of a context, and the gateways that they share with those of others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import errno
 import os
 import threading
 import weakref
-from collections import Counter
 from itertools import count
 
 import zmq
@@ -15,19 +14,17 @@ import zmq
 from ..endpoints import RemoteEndpoint
 from ..exceptions import TunnelError
 from ..options import SSHOptions
-from ..shared.directory import RuntimeDirectory, restore, sweep
+from ..shared.directory import RuntimeDirectory, restore
 from ..shared.listener import cannot_listen, listen, remove_stale
 from ..tunnel import GivenUp, Pace, Tunnel
+from .gateways import gateways
 from .handle import GatewayHandle, HandleEnded
 
 __all__ = ["GatewayPool", "shared_pool"]
 
-# Hops, one behind the other, before the first server that is reached directly.
-_MAX_HOPS = 16
-
 
 class GatewayPool:
-    """The gateways of one context.
+    """The tunnels of one context.
 
     Args:
         isolate: whether gateways get processes of their own.
@@ -40,18 +37,10 @@ class GatewayPool:
         self._begun: dict[Tunnel, None] = {}
         self._numbers = count(1)
 
-        # Mutex for the directory of the listeners that are made here. The other one is held while
-        # a gateway is started.
+        # Mutex for the directory of the listeners that are made here.
         self._directory_lock = threading.Lock()
         self._directory: RuntimeDirectory | None = None
 
-        # Mutex for the state below.
-        self._lock = threading.Lock()
-        # By options, and number of the connection among those that share them.
-        self._handles: dict[tuple[SSHOptions, int], GatewayHandle] = {}
-        # How many tunnels each options have had, to take their connections in turn.
-        self._turns: Counter[SSHOptions] = Counter()
-        self._swept = False
         self._terminating = False
         self._terminated = False
         _pools.add(self)
@@ -65,38 +54,27 @@ class GatewayPool:
         return self._pid != os.getpid()
 
     def __repr__(self) -> str:
-        return f"<GatewayPool {list(self._handles.values())!r}>"
+        return f"<GatewayPool [{len(self.tunnels)} tunnels]>"
 
     @property
     def tunnels(self) -> list[Tunnel]:
         """The open tunnels."""
         begun = [tunnel for tunnel in list(self._begun) if tunnel.state == "connecting"]
-        taken = [tunnel for handle in list(self._handles.values()) for tunnel in handle.tunnels]
-        return list(dict.fromkeys(taken + begun))
+        return list(dict.fromkeys(gateways().tunnels_of(self) + begun))
 
-    def open(
-        self,
-        options: SSHOptions,
-        remote: RemoteEndpoint,
-        local: str | None,
-        pace: Pace | None = None,
-    ) -> Tunnel:
-        """Open a tunnel over the SSH session for `options`, which is set up if there is none.
+    def open(self, tunnel: Tunnel) -> None:
+        """Open a tunnel over the SSH session for its options, which is set up if there is none.
 
         Args:
-            options: how to log in.
-            remote: where it leads.
-            local: the local endpoint; `None` for a private Unix socket.
-            pace: how libzmq connects; `None` if nobody will.
+            tunnel: a new one; without a local endpoint it gets a private Unix socket.
 
         Raises:
             TunnelError: see :meth:`GatewayHandle.open`.
             zmq.ContextTerminated: the context terminates meanwhile.
         """
         self._check_open()
-        tunnel = Tunnel(str(remote), options, local or "", pace=pace)
-        self.finish(options, tunnel)
-        return tunnel
+        tunnel._owner = self
+        self.finish(tunnel)
 
     def begin(
         self,
@@ -108,6 +86,12 @@ class GatewayPool:
         """Return a tunnel to which libzmq can connect, without a gateway yet. Never waits.
 
         Whoever begins a tunnel must :meth:`finish` it.
+
+        Args:
+            options: how to log in.
+            remote: where it leads.
+            local: the local endpoint; `None` for a private Unix socket.
+            pace: how libzmq connects.
 
         Raises:
             TunnelError: no listener for the local leg.
@@ -122,15 +106,15 @@ class GatewayPool:
             text = cannot_listen(options.server, local or "a Unix socket", exc)
             raise TunnelError(exc.errno or errno.EIO, text) from exc
         tunnel = Tunnel(str(remote), options, local, listener, pace=pace)
+        tunnel._owner = self
         self._begun[tunnel] = None
         return tunnel
 
-    def finish(self, options: SSHOptions, tunnel: Tunnel) -> None:
-        """Have the gateway for `options` take a tunnel, and wait until it is up.
+    def finish(self, tunnel: Tunnel) -> None:
+        """Have the gateway for its options take a tunnel, and wait until it is up.
 
         Raises:
-            TunnelError: see :meth:`GatewayHandle.open`; or the hop that is asked for would be
-                reached over the gateway that asks.
+            TunnelError: see :meth:`GatewayHandle.open`.
             zmq.ContextTerminated: the context terminates meanwhile.
             GivenUp: the tunnel was closed meanwhile.
         """
@@ -138,7 +122,7 @@ class GatewayPool:
         try:
             while True:
                 try:
-                    self._get(options, tunnel).open(tunnel)
+                    self._get(tunnel).open(tunnel)
                     break
                 except HandleEnded:
                     # Its last tunnel had just been closed.
@@ -177,78 +161,27 @@ class GatewayPool:
             restore(self._directory.path)
             return self._directory.path
 
-    def _get(self, options: SSHOptions, tunnel: Tunnel) -> GatewayHandle:
-        with self._lock:
-            closing = tunnel._closing
-            if closing is not None and closing.at_once:
-                raise GivenUp
-            # The end of the context waits for sockets that still have something to send.
-            if self._terminated or (self._terminating and closing is None):
-                raise zmq.ContextTerminated()
-            if tunnel._user is not None:
-                self._check_depth(tunnel._user)
-            key = options, self._turns[options] % options.connections
-            handle = self._handles.get(key)
-            if handle is None or handle.ended:
-                handle = self._handles[key] = self._start(options)
-            self._turns[options] += 1
-            if tunnel._user is not None:
-                _check_loop(tunnel._user, handle)
-                tunnel._user.behind = handle
-            return handle
-
-    def _check_depth(self, user: GatewayHandle) -> None:
-        """Refuse a way without end, such as ``ProxyJump next-%h`` for all hosts."""
-        way = [user]
-        while front := [handle for handle in self._handles.values() if handle.behind is way[-1]]:
-            way.append(front[0])
-        if len(way) > _MAX_HOPS:
-            raise TunnelError(
-                errno.ELOOP,
-                f"{way[-1].server}: more than {_MAX_HOPS} hops, one behind the other: "
-                f"... -> {user.server}",
-            )
-
-    def _start(self, options: SSHOptions) -> GatewayHandle:
-        if not self._swept:
-            sweep()
-            self._swept = True
-        for ended in [key for key, old in self._handles.items() if old.ended]:
-            del self._handles[ended]
-            if not any(options == ended[0] for options, _ in self._handles):
-                del self._turns[ended[0]]
-        return GatewayHandle(options, self, isolate=self._isolate)
+    def _get(self, tunnel: Tunnel) -> GatewayHandle:
+        closing = tunnel._closing
+        if closing is not None and closing.at_once:
+            raise GivenUp
+        # The end of the context waits for sockets that still have something to send.
+        if self._terminated or (self._terminating and closing is None):
+            raise zmq.ContextTerminated()
+        return gateways().get(tunnel, isolate=self._isolate)
 
     def interrupt(self) -> None:
         """Make waiting connects raise, and refuse new ones: the context terminates."""
-        with self._lock:
-            self._terminating = True
-            handles = list(self._handles.values())
-        for handle in handles:
-            handle.interrupt()
+        self._terminating = True
+        gateways().interrupt(self)
 
     def shutdown(self) -> None:
-        """Let all gateways deliver what they hold and end: libzmq has closed its sockets."""
-        with self._lock:
-            self._terminating = self._terminated = True
-            handles = list(self._handles.values())
-            self._handles.clear()
-        for handle in handles:
-            handle.shutdown()
+        """Let the gateways deliver what they hold: libzmq has closed the context's sockets."""
+        self._terminating = self._terminated = True
+        gateways().terminate(self)
         with self._directory_lock:
             if self._directory is not None:
                 self._remove_directory()
-
-
-def _check_loop(user: GatewayHandle, hop: GatewayHandle) -> None:
-    way = [user]
-    handle: GatewayHandle | None = hop
-    while handle is not None:
-        way.append(handle)
-        if handle is user:
-            names = " -> ".join(handle.options.server for handle in way)
-            raise TunnelError(errno.ELOOP, f"{user.server}: its hops lead back to it: {names}")
-        handle = handle.behind
 
 
 def _remove(directory: RuntimeDirectory, owner: int) -> None:
@@ -283,10 +216,7 @@ _shared = GatewayPool()
 
 
 def shared_pool() -> GatewayPool:
-    """Return the gateways for what belongs to no `TunneledContext`.
-
-    There is one pool for the whole program: each gateway ends with its last tunnel.
-    """
+    """Return the pool for what belongs to no `TunneledContext`."""
     global _shared
     if _shared.inherited:
         _shared = GatewayPool()

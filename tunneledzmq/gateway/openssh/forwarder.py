@@ -18,9 +18,9 @@ from itertools import count
 from ...shared.directory import restore
 from ...shared.listener import address_of
 from ..attempt import Attempt
-from ..backend import Transport
-from ..sshtunnel.handshake import connect, watch_peer
+from ..reach.connect import connect, watch_peer
 from ..traffic.servers import StreamServer, TCPServer
+from ..traffic.transport import Transport
 from . import mux
 from .answers import Answers
 from .command import OpenSSHLogin, master_command

@@ -7,17 +7,15 @@ import socket
 import time
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from paramiko.ssh_exception import SSHException
 
 from .ending import Owes
 from .kernel import look_at
 from .pump import READ, WRITE
+from .transport import Transport
 from .window import ReceiveWindow
-
-if TYPE_CHECKING:
-    from ..backend import Transport
 
 __all__ = ["EARLY_SIZE", "Connection", "End", "Owner", "is_greeting"]
 

@@ -5,22 +5,18 @@ from __future__ import annotations
 import socket
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ...shared.control import How
 from ...shared.listener import endpoint_of
 from .connection import Connection, End
 from .delivery import Delivery
 from .ending import STALL_TIMEOUT, Ending, Owes, is_given_up
+from .peers import Peer
 from .pump import READ, Pump
 from .search import Pace
-from .servers import StreamServer
+from .servers import Listeners, StreamServer, TCPServer
 from .visitor import Visitor
-
-if TYPE_CHECKING:
-    from ..backend import Forwarder
-    from .peers import Peer
-    from .servers import TCPServer
 
 __all__ = ["Forward", "Host"]
 
@@ -38,7 +34,11 @@ class Host(Protocol):
     """The gateway, as its tunnels see it."""
 
     pump: Pump
-    forwarder: Forwarder
+
+    @property
+    def listeners(self) -> Listeners:
+        """Where the local endpoint is had."""
+        ...
 
     @property
     def has_session(self) -> bool:
@@ -106,6 +106,8 @@ class Forward:
         self.pace = pace
         self.for_gateway = for_gateway
         self.ending: Ending | None = None
+        self.terminated = False
+        """Whether the context has ended: libzmq comes no more."""
         self._host = host
         self._server: TCPServer | StreamServer | None = None
         # Connections came before there was an answer about the peer, and the program waits for one.
@@ -149,7 +151,7 @@ class Forward:
         Raises:
             OSError: the endpoint is taken, or cannot be had.
         """
-        self._server = self._host.forwarder.make_server(self.remote, local, listener)
+        self._server = self._host.listeners.make_server(self.remote, local, listener)
         self._waits_for_answer = self._waits_for_answer or listener is not None
         if listener is not None:
             self._host.pump.watch(self, READ)
@@ -327,7 +329,7 @@ class Forward:
         """Give the endpoint up; connections go on."""
         if self._server is not None:
             self._host.pump.forget(self)
-            self._host.forwarder.drop_server(self._server)
+            self._host.listeners.drop_server(self._server)
             self._server = None
             self._drop_without_data()
 
