@@ -142,6 +142,19 @@ def test_a_connect_that_takes_time_is_no_time_without_a_connection() -> None:
     assert Run(PROGRAM, Slow()).run().events["n0-f0"].down < 0.9
 
 
+def test_which_of_several_connections_had_the_last_message_is_a_matter_of_time() -> None:
+    near, far = Declaration("n0", "PULL", {"CONFLATE": 1}), Declaration("f0", "PUSH")
+    program = Program(0, (near,), (far,), ())
+
+    def seen(messages: list[str], connections: int) -> Seen:
+        repeated = {"n0-f0"} if connections > 1 else set()
+        return Seen(received={"n0": {"f0": messages}}, repeated=repeated)
+
+    assert differences(program, seen(["a"], 2), seen(["b"], 2), NAMES) == []
+    assert differences(program, seen(["a"], 2), seen([], 2), NAMES)
+    assert differences(program, seen(["a"], 1), seen(["b"], 1), NAMES)
+
+
 def test_who_of_several_reaches_a_peer_first_when_it_comes_is_a_matter_of_time() -> None:
     steps = (
         Step("n0", "open"),
