@@ -287,7 +287,7 @@ class Gateway:
         self._waiting.clear()
         self._opening.clear()
         for forward in self._forwards.values():
-            forward.stop_listening()
+            forward.orphan()
         self._watched.update(self._forwards.values())
 
     # Tunnels
