@@ -321,9 +321,8 @@ def test_the_loop_goes_on_while_a_gateway_starts_and_logs_in(
     openssh_options: SSHOptions, echo: Peer
 ) -> None:
     async def main(number: int) -> tuple[float, float, float]:
-        # Equal options would share the session of the one before.
-        options = replace(openssh_options, connect_timeout=10 + number)
         with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+            options = replace(openssh_options, connect_timeout=10 + number)  # a login of its own
             start = time.monotonic()
             connecting = sock.connect(echo.address, ssh=options)
             returned = time.monotonic() - start
@@ -336,7 +335,8 @@ def test_the_loop_goes_on_while_a_gateway_starts_and_logs_in(
 
     # The least of several: a busy machine alone makes gaps of some milliseconds.
     returned, gap, total = (
-        min(column) for column in zip(*[asyncio.run(main(n)) for n in range(9)], strict=True)
+        min(column)
+        for column in zip(*[asyncio.run(main(number)) for number in range(9)], strict=True)
     )
     assert returned < 0.005, "connect() blocks"
     assert gap < min(0.02, total / 3), "the login takes many times as long"

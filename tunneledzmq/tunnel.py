@@ -140,12 +140,12 @@ class Owner(Protocol):
     """Whose sockets use a tunnel: those of a context, or of none."""
 
     @property
-    def tunnels(self) -> list[Tunnel]:
-        """Its open tunnels."""
+    def terminated(self) -> bool:
+        """Whether libzmq has closed all its sockets."""
         ...
 
     def refuses(self, tunnel: Tunnel) -> bool:
-        """Tell whether a tunnel is not to be opened any more: the context terminates."""
+        """Tell whether a tunnel is opened no more: the context terminates."""
         ...
 
 

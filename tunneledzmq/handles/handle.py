@@ -160,14 +160,17 @@ class GatewayHandle:
             self._opening[number] = reply
             self._tunnels[number] = tunnel
             control = self._control
-        if tunnel._owner is not None and tunnel._owner.refuses(tunnel):
-            # It may have begun to terminate before it could be seen that this waits.
-            reply.interrupt(zmq.ContextTerminated())
         try:
             control.send(_open_message(tunnel, again=False))
             tunnel._handle = self
             if tunnel._closing is not None:
                 self.close(tunnel, tunnel._closing)
+            # Whoever terminates notes that first, and looks for who waits here then.
+            owner = tunnel._owner
+            if owner is not None and owner.refuses(tunnel):
+                reply.interrupt(zmq.ContextTerminated())
+            if owner is not None and owner.terminated:
+                self.terminate(owner)
             while not reply.wait(self._connect_timeout + _START_TIMEOUT):
                 if not self._answers.pending:  # another thread may be typing a password
                     raise GatewayError(

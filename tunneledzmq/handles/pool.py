@@ -169,9 +169,16 @@ class GatewayPool:
             raise zmq.ContextTerminated()
         return gateways().get(tunnel, isolate=self._isolate)
 
+    @property
+    def terminated(self) -> bool:
+        """Whether libzmq has closed the context's sockets."""
+        return self._terminated
+
     def refuses(self, tunnel: Tunnel) -> bool:
-        """Tell whether a tunnel is not to be opened any more: the context terminates."""
-        # Its end waits for sockets that still have something to send.
+        """Tell whether a tunnel is opened no more: the context terminates.
+
+        Its end waits for sockets that still have something to send.
+        """
         return self._terminated or (self._terminating and tunnel._closing is None)
 
     def interrupt(self) -> None:
