@@ -129,7 +129,7 @@ class Handle(Protocol):
 class Tunnel:
     """The way of one socket to one address, through an SSH server. Read-only.
 
-    ::
+    Its states:
 
         connecting -> up <-> down
              |         |      |
