@@ -664,6 +664,93 @@ def test_a_program_in_the_background_does_not_take_the_terminal(echo: Peer, tmp_
             assert server.heard == []
 
 
+# Where there is no terminal
+
+
+ASK_WINDOW = """#!/bin/sh
+echo "$1" >> {log}
+{action}
+"""
+
+
+def window(tmp_path: Path, action: str = "echo s3cret") -> Path:
+    """Write the program that SSH_ASKPASS names."""
+    path = tmp_path / "ask pass"
+    path.write_text(ASK_WINDOW.format(log=tmp_path / "log", action=action))
+    path.chmod(0o700)
+    return path
+
+
+ASKED = """
+    with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+        try:
+            sock.connect(addr, ssh=options)
+            print("let in")
+        except SSHAuthenticationError as exc:
+            print(exc)
+    """
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked"),
+    [
+        (["DISPLAY=:7"], True),
+        (["WAYLAND_DISPLAY=w"], True),
+        (["SSH_ASKPASS_REQUIRE=force"], True),
+        (["DISPLAY=:7", "SSH_ASKPASS_REQUIRE=never"], False),
+        (["SSH_ASKPASS_REQUIRE=prefer"], False),
+        ([], False),
+    ],
+    ids=["X", "Wayland", "force", "never", "prefer", "neither"],
+)
+def test_without_a_terminal_a_window_asks_where_it_would_for_ssh(
+    echo: Peer, tmp_path: Path, environment: list[str], asked: bool
+) -> None:
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "SSH_ASKPASS_REQUIRE")
+    prefix = ["env", *(f"-u{name}" for name in names), f"SSH_ASKPASS={window(tmp_path)}"]
+    with AskingServer(tmp_path, [PASSWORD]) as server:
+        output = run_program(
+            ASKED,
+            prefix=[*prefix, *environment],
+            options=arguments_for(server, keyfile=None),
+            addr=echo.address,
+        )
+    if asked:
+        assert output == "let in\n"
+        assert (tmp_path / "log").read_text() == "(me@127.0.0.1) Password: \n"
+    else:
+        assert "nobody to ask" in output and not (tmp_path / "log").exists()
+
+
+def test_a_window_that_is_closed_is_no_answer(echo: Peer, tmp_path: Path) -> None:
+    prefix = ["env", "SSH_ASKPASS_REQUIRE=force", f"SSH_ASKPASS={window(tmp_path, 'exit 1')}"]
+    with AskingServer(tmp_path, [PASSWORD]) as server:
+        options = arguments_for(server, keyfile=None)
+        output = run_program(ASKED, prefix=prefix, options=options, addr=echo.address)
+        assert server.heard == []
+    assert "gave no answer when asked" in output
+
+
+@pytest.mark.parametrize("require", ["force", "prefer"])
+def test_a_window_may_be_preferred_to_the_terminal(
+    echo: Peer, tmp_path: Path, require: str
+) -> None:
+    prefix = ["env", "DISPLAY=:7", f"SSH_ASKPASS_REQUIRE={require}"]
+    with (
+        Terminal() as terminal,
+        AskingServer(tmp_path, [PASSWORD]) as server,
+        start_program(
+            ON_TERMINAL,
+            prefix=[*prefix, f"SSH_ASKPASS={window(tmp_path)}"],
+            tty=terminal.name,
+            options=arguments_for(server, keyfile=None),
+            addr=echo.address,
+        ) as program,
+    ):
+        assert finish(program) == "hello\n"
+    assert (tmp_path / "log").exists()
+
+
 # What only the config file says
 
 

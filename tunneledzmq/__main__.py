@@ -11,7 +11,7 @@ usage: tunneledzmq COMMAND [...]
 
 commands:
   check   test a tunnel step by step: `tunneledzmq check --help`
-  demo    run the main job on an embedded SSH server: `tunneledzmq demo --help`
+  demo    run the main job on an SSH server of its own: `tunneledzmq demo --help`
   run     run a program with its connects through a server: `tunneledzmq run --help`
 
 options:

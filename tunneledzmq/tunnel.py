@@ -152,7 +152,7 @@ class Owner(Protocol):
 class Tunnel:
     """The way of one socket to one address, through an SSH server. Read-only.
 
-    ::
+    Its states:
 
         connecting -> up <-> down
              |         |      |
