@@ -145,8 +145,12 @@ def main(arguments: Sequence[str]) -> int:
     with OpenSSHServer() as server:
         for name in names:
             with TemporaryDirectory(prefix="tz-") as directory:
-                well = try_out(SUBJECTS[name], server, Path(directory)) and well
-                sys.stdout.flush()
+                try:
+                    well = try_out(SUBJECTS[name], server, Path(directory)) and well
+                except (RuntimeError, subprocess.CalledProcessError) as exc:
+                    well = False
+                    print(exc)
+            sys.stdout.flush()
     return 0 if well else 1
 
 
