@@ -63,7 +63,17 @@ class Trial:
         if tunnelled:
             login = ("--ssh", self._server.server, "-i", self._server.keyfile, "-F", "none")
             known = ("--known-hosts", self._server.known_hosts)
-            run = [str(self._python), "-c", RUN, str(ROOT), "run", *login, *known, "-v", "--"]
+            run = [
+                str(self._python),
+                "-c",
+                RUN,
+                str(ROOT),
+                "run",
+                *login,
+                *known,
+                *self.subject.options,
+            ]
+            run += ["-v", "--"]
             command = [*run, *command]
         home = self._directory / "home"
         home.mkdir(exist_ok=True)
