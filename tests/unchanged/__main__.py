@@ -63,7 +63,17 @@ class Trial:
         if tunnelled:
             login = ("--ssh", self._server.server, "-i", self._server.keyfile, "-F", "none")
             known = ("--known-hosts", self._server.known_hosts)
-            run = [str(self._python), "-c", RUN, str(ROOT), "run", *login, *known, "-v", "--"]
+            run = [
+                str(self._python),
+                "-c",
+                RUN,
+                str(ROOT),
+                "run",
+                *login,
+                *known,
+                *self.subject.options,
+            ]
+            run += ["-v", "--"]
             command = [*run, *command]
         home = self._directory / "home"
         home.mkdir(exist_ok=True)
@@ -145,8 +155,12 @@ def main(arguments: Sequence[str]) -> int:
     with OpenSSHServer() as server:
         for name in names:
             with TemporaryDirectory(prefix="tz-") as directory:
-                well = try_out(SUBJECTS[name], server, Path(directory)) and well
-                sys.stdout.flush()
+                try:
+                    well = try_out(SUBJECTS[name], server, Path(directory)) and well
+                except (RuntimeError, subprocess.CalledProcessError) as exc:
+                    well = False
+                    print(exc)
+            sys.stdout.flush()
     return 0 if well else 1
 
 

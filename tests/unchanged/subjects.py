@@ -25,6 +25,7 @@ class Subject:
         packages: what pip is to install.
         source: the project whose source distribution has the tests, where the installed one has
             none.
+        options: for `run`.
         tests: arguments for pytest; none: a program of `programs` is run.
         timeout: seconds for the whole.
 
@@ -33,6 +34,7 @@ class Subject:
     name: str
     packages: tuple[str, ...]
     source: str = ""
+    options: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
     timeout: int = 900
 
@@ -99,7 +101,7 @@ SUBJECTS = {
         ),
         Subject(
             "bluesky",
-            ("bluesky", "multiprocess", "pytest-mock", "pytest-timeout", "requests"),
+            ("bluesky", "multiprocess", "pytest-mock", "pytest-timeout", "matplotlib", "ophyd"),
             tests=("--pyargs", "bluesky.tests.test_zmq", "bluesky.tests.test_zmq_proxy_cli"),
         ),
         # The last release that comes with its tests.
@@ -112,7 +114,8 @@ SUBJECTS = {
         Subject("imagezmq", ("imagezmq", "numpy")),
         Subject("locust", ("locust",)),
         Subject("zerorpc", ("zerorpc", "gevent")),
-        Subject("zprocess", ("zprocess",)),
+        # It takes Peer-Address for an IP address.
+        Subject("zprocess", ("zprocess",), options=("--local", "tcp://127.0.0.1:*")),
     )
 }
 """All of them, by their names."""

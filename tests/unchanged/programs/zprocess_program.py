@@ -44,7 +44,8 @@ if __name__ == "__main__":
     found["event"] = str(event.wait("1", timeout=30))
 
     server = Answering(5597, bind_address="tcp://127.0.0.1", allow_insecure=True)
-    found["answered"] = tree.zmq_get(5597, "127.0.0.1", "hello", timeout=30)
+    client = zprocess.clientserver.ZMQClient(allow_insecure=True)
+    found["answered"] = client.get(5597, "127.0.0.1", "hello", timeout=30)
     server.shutdown()
     with open(sys.argv[1], "w") as results:
         json.dump(found, results)
