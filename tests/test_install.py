@@ -213,3 +213,54 @@ def test_a_malformed_server_installs_nothing(ssh: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         tunneledzmq.install(ssh)
     assert zmq.Context is not tunneledzmq.TunneledContext
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_is_tunnelled_by_zmq_ssh_is_tunnelled_once(
+    openssh: OpenSSHServer, echo: Peer, when: str
+) -> None:
+    output = run_program(
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        server, fields = options.server, {"keyfile": options.keyfile[0]}
+        further = {"known_hosts": options.known_hosts, "config_file": None, "agent": False}
+        if when == "before":
+            import zmq.ssh.tunnel
+        install("nobody@192.0.2.1")
+        import zmq.ssh.tunnel
+        with zmq.Context() as ctx:
+            with ctx.socket(zmq.REQ) as sock:
+                url, tunnel = zmq.ssh.tunnel.open_tunnel(addr, server, **fields, **further)
+                sock.connect(url)
+                sock.send(b"one")
+                print(sock.recv())
+            with ctx.socket(zmq.REQ) as sock:
+                zmq.ssh.tunnel.tunnel_connection(sock, addr, server, **fields, **further)
+                sock.send(b"two")
+                print(sock.recv())
+        tunnel.close()
+        uninstall()
+        print(zmq.ssh.tunnel.open_tunnel.__module__)
+        """,
+        when=when,
+        options=arguments_for(openssh),
+        addr=echo.address,
+    )
+    assert output.splitlines() == ["b'one'", "b'two'", "zmq.ssh.tunnel"]
+
+
+def test_the_local_leg_of_all_contexts(openssh: OpenSSHServer, echo: Peer) -> None:
+    """For programs that take Peer-Address for an IP address."""
+    output = run_program(
+        """
+        install(options, local="tcp://127.0.0.1:*")
+        with zmq.Context() as ctx, ctx.socket(zmq.REQ) as sock:
+            sock.connect(addr)
+            sock.send(b"hello")
+            print(sock.recv(copy=False).get("Peer-Address"))
+        """,
+        options=arguments_for(openssh),
+        addr=echo.address,
+    )
+    assert output == "127.0.0.1\n"

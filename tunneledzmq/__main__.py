@@ -11,8 +11,11 @@ usage: tunneledzmq COMMAND [...]
 
 commands:
   check   test a tunnel step by step: `tunneledzmq check --help`
-  demo    run the main job on an embedded SSH server: `tunneledzmq demo --help`
+  demo    run the main job on an SSH server of its own: `tunneledzmq demo --help`
   run     run a program with its connects through a server: `tunneledzmq run --help`
+
+options:
+  --version, --help
 """
 
 
@@ -31,6 +34,11 @@ def main() -> int:
         from .run import main as run
 
         return run(rest)
+    if command == "--version":
+        from . import __version__
+
+        print(f"tunneledzmq {__version__}")
+        return 0
     if command in ("-h", "--help"):
         print(USAGE, end="")
         return 0

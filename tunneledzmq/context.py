@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import zmq
 
@@ -86,6 +87,49 @@ class TunneledContext(zmq.Context[_SocketT], Generic[_SocketT]):
         if self._ssh is not None:
             note_context(self)
             guard()
+
+    @classmethod
+    def instance(
+        cls,
+        io_threads: int = 1,
+        *,
+        ssh: SSHLike | None = None,
+        local: str | None = None,
+        isolate: bool = True,
+    ) -> Self:
+        """Return the one context that all parts of a program may share; make it if need be.
+
+        It is never that of :meth:`zmq.Context.instance`.
+
+        Args:
+            io_threads: of a new one, as are the others.
+            ssh: its default server.
+            local: its default for ``connect``'s `local`.
+            isolate: whether its SSH connections live in processes of their own.
+
+        Raises:
+            ValueError: it has another default already, on which others rely.
+        """
+        wanted = None if ssh is None else to_options(ssh)
+        # Classes derived from this one need not know of what is not given.
+        asked: dict[str, Any] = {
+            "ssh": wanted,
+            "local": local,
+            "isolate": None if isolate else False,
+        }
+        given = {name: value for name, value in asked.items() if value is not None}
+        with cls._instance_lock:
+            context = cls._instance
+            if context is None or cls._instance_pid != os.getpid() or context.closed:
+                context = cls(io_threads=io_threads, **given)
+                cls._instance, cls._instance_pid = context, os.getpid()
+        for name, value, own in (("ssh", wanted, context._ssh), ("local", local, context._local)):
+            if value not in (None, own):
+                raise ValueError(
+                    f"{cls.__name__}.instance() is there already, and has another {name}=; its "
+                    f"first call sets it, or make a context of your own: {cls.__name__}({name}=...)"
+                )
+        return cast("Self", context)
 
     @classmethod
     def shadow(cls, address: int | zmq.Context[Any]) -> Self:

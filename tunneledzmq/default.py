@@ -10,10 +10,18 @@ from weakref import WeakValueDictionary
 import zmq
 
 from .endpoints import is_tcp
-from .handles.pool import GatewayPool
+from .handles.pool import GatewayPool, shared_pool
 from .options import SSHOptions
 
-__all__ = ["Program", "context_of", "default_for", "note_context", "note_socket", "program"]
+__all__ = [
+    "Program",
+    "context_of",
+    "default_for",
+    "local_for",
+    "note_context",
+    "note_socket",
+    "program",
+]
 
 
 class Context(Protocol):
@@ -56,6 +64,9 @@ class Program:
 
     ssh: SSHOptions | None = None
 
+    local: str | None = None
+    """Endpoint of the local leg."""
+
     excepts: Callable[[str], bool] | None = None
     """Tells of an address whether it is connected to directly."""
 
@@ -89,6 +100,7 @@ def default_for(sock: zmq.Socket[Any], addr: str) -> SSHOptions | None:
     it is no ``tcp://`` address                   directly
     the socket's context has a default            through that
     the program has one, and excepts the address  directly
+    it is the local end of a tunnel of ours       directly
     the program has one                           through that
     otherwise                                     directly
     ============================================  ====================================
@@ -98,13 +110,21 @@ def default_for(sock: zmq.Socket[Any], addr: str) -> SSHOptions | None:
     context = context_of(sock)
     if context is not None and context._ssh is not None:
         ssh: SSHOptions | None = context._ssh
-    elif program.excepts is not None and program.excepts(addr):
+    elif (program.excepts is not None and program.excepts(addr)) or any(
+        tunnel.local == addr for tunnel in shared_pool().tunnels
+    ):
         ssh = None
     else:
         ssh = program.ssh
     if program.on_connect is not None:
         program.on_connect(addr, ssh)
     return ssh
+
+
+def local_for(sock: zmq.Socket[Any]) -> str | None:
+    """Return the endpoint of the local leg where nothing else is said."""
+    context = context_of(sock)
+    return program.local if context is None or context._local is None else context._local
 
 
 def context_of(sock: zmq.Socket[Any]) -> Context | None:

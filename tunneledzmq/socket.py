@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
 import zmq
 
-from .default import context_of, default_for, note_socket
+from .default import context_of, default_for, local_for, note_socket
 from .endpoints import RemoteEndpoint, check_local, parse_remote
 from .handles.pool import GatewayPool, shared_pool
 from .hub import is_green, open_beside
@@ -185,11 +185,7 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
                 raise ValueError("local= needs ssh=")
             return None
         remote = parse_remote(addr)
-        if local is None:
-            context = context_of(self)
-            local = None if context is None else context._local
-        else:
-            local = check_local(to_text(local, "local"))
+        local = local_for(self) if local is None else check_local(to_text(local, "local"))
         if self.closed:
             error = zmq.ZMQError(zmq.ENOTSOCK)
             error.strerror += f" (addr={addr!r})"
@@ -214,8 +210,10 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
     def _connect_through(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
         try:
             manager = self._connect_directly(tunnel.local)
-        except BaseException:
+        except BaseException as exc:
             tunnel._cut()
+            if isinstance(exc, zmq.ZMQError):  # closed by another thread meanwhile
+                exc.strerror = exc.strerror.replace(repr(tunnel.local), repr(addr))
             raise
         self._forget_closed()
         self._tunnels[tunnel] = addr

@@ -35,8 +35,19 @@ __all__ = [
     "tunnel_connection",
 ]
 
-# What install() replaces, where they have it.
-_MODULES = ("zmq.ssh", "zmq.ssh.tunnel", "jupyter_client.ssh", "jupyter_client.ssh.tunnel")
+MODULES = ("zmq.ssh", "zmq.ssh.tunnel", "jupyter_client.ssh", "jupyter_client.ssh.tunnel")
+"""Where `install` replaces functions."""
+
+FUNCTIONS = (
+    "open_tunnel",
+    "openssh_tunnel",
+    "paramiko_tunnel",
+    "select_random_ports",
+    "ssh_tunnel",
+    "try_passwordless_ssh",
+    "tunnel_connection",
+)
+"""What it replaces, where they have it."""
 
 # How whoever uses a tunnel connects, as far as we know: as libzmq does by default.
 _PACE = Pace(reconnect_ivl=0.1, reconnect_ivl_max=0.0, heartbeat=True)
@@ -233,12 +244,12 @@ def install() -> None:
     --ssh``) then get these. What is not installed is left out. May be called more than once, and
     must be called before ``from zmq.ssh.tunnel import tunnel_connection`` and the like.
     """
-    for module_name in _MODULES:
+    for module_name in MODULES:
         try:
             module = importlib.import_module(module_name)
         except ImportError:
             continue
-        for name in sorted({*__all__} - {"OwnTunnel", "install"}):
+        for name in FUNCTIONS:
             if hasattr(module, name):
                 setattr(module, name, globals()[name])
 

@@ -140,15 +140,19 @@ class Owner(Protocol):
     """Whose sockets use a tunnel: those of a context, or of none."""
 
     @property
-    def tunnels(self) -> list[Tunnel]:
-        """Its open tunnels."""
+    def terminated(self) -> bool:
+        """Whether libzmq has closed all its sockets."""
+        ...
+
+    def refuses(self, tunnel: Tunnel) -> bool:
+        """Tell whether a tunnel is opened no more: the context terminates."""
         ...
 
 
 class Tunnel:
     """The way of one socket to one address, through an SSH server. Read-only.
 
-    ::
+    Its states:
 
         connecting -> up <-> down
              |         |      |

@@ -1,6 +1,6 @@
 """The asyncio twins: `zmq.asyncio.Context` becomes `TunneledContext`, `connect` takes ``ssh=``.
 
-::
+Used like this:
 
     import tunneledzmq.asyncio
 

@@ -66,8 +66,9 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
         Returns:
             What can be awaited: it waits until the SSH session is up, or raises why there is none
             (`TunnelError`); cancelling that undoes the connect. A failure that nobody awaits is
-            logged. It is also a context manager, with ``with`` as with ``async with`` (which
-            awaits it): it disconnects `addr` in the end.
+            told to the loop's exception handler, or logged where there is no loop. It is also a
+            context manager, with ``with`` as with ``async with`` (which awaits it): it disconnects
+            `addr` in the end.
 
         Raises:
             TunnelError: there is no listener for the local leg.

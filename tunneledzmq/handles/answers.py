@@ -12,7 +12,7 @@ from ..endpoints import RemoteEndpoint
 from ..exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
 from ..shared.control import ControlChannel, How, Message
 from ..tunnel import GivenUp, Handle, Tunnel
-from .prompt import ask_on_terminal
+from .prompt import EndOfInput, ask_user
 from .reply import Interrupted, Reply
 
 __all__ = ["Answers", "Hops"]
@@ -103,6 +103,8 @@ class Answers:
                 answer["value"] = self._ask_user(message["text"], message["echo"])
         except TunnelError as exc:
             answer["error"] = _describe(exc)
+        except EndOfInput:
+            answer["declined"] = True
         except GivenUp:
             pass  # the gateway that asked has ended
         except Interrupted:
@@ -129,7 +131,7 @@ class Answers:
                 raise TypeError(f"it returned no str but {type(answer).__name__}")
             return answer
         # Without anybody waiting in connect, the terminal is the program's.
-        return ask_on_terminal(text, echo) if self._waiting else None
+        return ask_user(text, echo) if self._waiting else None
 
     def _way_over_hop(self, message: Message) -> str:
         """Return the path of the Unix socket that leads over the hop to the server."""

@@ -165,6 +165,12 @@ class GatewayHandle:
             tunnel._handle = self
             if tunnel._closing is not None:
                 self.close(tunnel, tunnel._closing)
+            # Whoever terminates notes that first, and looks for who waits here then.
+            owner = tunnel._owner
+            if owner is not None and owner.refuses(tunnel):
+                reply.interrupt(zmq.ContextTerminated())
+            if owner is not None and owner.terminated:
+                self.terminate(owner)
             while not reply.wait(self._connect_timeout + _START_TIMEOUT):
                 if not self._answers.pending:  # another thread may be typing a password
                     raise GatewayError(

@@ -165,10 +165,21 @@ class GatewayPool:
         closing = tunnel._closing
         if closing is not None and closing.at_once:
             raise GivenUp
-        # The end of the context waits for sockets that still have something to send.
-        if self._terminated or (self._terminating and closing is None):
+        if self.refuses(tunnel):
             raise zmq.ContextTerminated()
         return gateways().get(tunnel, isolate=self._isolate)
+
+    @property
+    def terminated(self) -> bool:
+        """Whether libzmq has closed the context's sockets."""
+        return self._terminated
+
+    def refuses(self, tunnel: Tunnel) -> bool:
+        """Tell whether a tunnel is opened no more: the context terminates.
+
+        Its end waits for sockets that still have something to send.
+        """
+        return self._terminated or (self._terminating and tunnel._closing is None)
 
     def interrupt(self) -> None:
         """Make waiting connects raise, and refuse new ones: the context terminates."""

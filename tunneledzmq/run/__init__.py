@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     try:
         fields = ssh_fields(arguments)
         SSHOptions(**fields)
-        settings = Settings.make(fields, arguments.excepts)
+        settings = Settings.make(fields, arguments.excepts, arguments.local)
     except (ValueError, TypeError) as exc:
         parser.error(str(exc))
     command = [arguments.program, *arguments.arguments]
@@ -133,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="connect directly to what matches, as HOST or HOST:PORT, with *, ? and [...]; may be "
         "repeated (default: nothing, not even loopback)",
+    )
+    parser.add_argument(
+        "--local",
+        metavar="ENDPOINT",
+        help="the local leg: tcp://127.0.0.1:* for programs that take Peer-Address for an IP "
+        "address (default: a Unix socket that is private to the user)",
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="tell at the end who has connected to what"

@@ -22,6 +22,7 @@ def begin(given: dict[str, Any]) -> None:
     report = None if settings.report is None else Report(settings.report)
     put_in_place(
         SSHOptions(**settings.ssh),
+        settings.local,
         (lambda addr: excepted(addr, settings.excepts)) if settings.excepts else None,
         None if report is None else report.connect,
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from ..endpoints import check_local
 from ..options import DEFAULT_CONFIG_FILE
 
 __all__ = ["VARIABLE", "Settings", "environment", "excepted"]
@@ -27,15 +28,20 @@ class Settings(NamedTuple):
     excepts: list[str]
     """Patterns of what is connected to directly."""
 
+    local: str | None = None
+    """Endpoint of the local leg."""
+
     report: str | None = None
     """A directory where each process writes what it has done."""
 
     @classmethod
-    def make(cls, ssh: dict[str, Any], excepts: Sequence[str]) -> Settings:
+    def make(
+        cls, ssh: dict[str, Any], excepts: Sequence[str], local: str | None = None
+    ) -> Settings:
         """Make settings that mean the same in every working directory.
 
         Raises:
-            ValueError: a pattern is empty.
+            ValueError: a pattern is empty, or `local` is malformed.
         """
         if not all(excepts):
             raise ValueError("--except is empty")
@@ -47,7 +53,10 @@ class Settings(NamedTuple):
         config_file = ssh["config_file"]
         if config_file not in (None, DEFAULT_CONFIG_FILE):
             paths["config_file"] = _absolute(config_file)
-        return cls({**ssh, **paths}, [pattern.removeprefix("tcp://") for pattern in excepts])
+        if local is not None:
+            check_local(local)
+        patterns = [pattern.removeprefix("tcp://") for pattern in excepts]
+        return cls({**ssh, **paths}, patterns, local)
 
 
 def environment(settings: Settings) -> dict[str, str]:

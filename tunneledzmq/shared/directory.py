@@ -12,7 +12,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 
-__all__ = ["STDERR", "RuntimeDirectory", "is_ours", "remove", "remove_restored", "restore", "sweep"]
+__all__ = [
+    "STDERR",
+    "RuntimeDirectory",
+    "choose_base",
+    "is_ours",
+    "remove",
+    "remove_restored",
+    "restore",
+    "sweep",
+]
 
 PREFIXES = {owner: f"tunneledzmq-{owner}-" for owner in ("gateway", "server", "run")}
 """How the names of the directories start, by whose they are."""
@@ -46,7 +55,7 @@ class RuntimeDirectory:
 
     def __init__(self, owner: str = "gateway") -> None:
         while True:
-            self.path = tempfile.mkdtemp(prefix=PREFIXES[owner], dir=_base())
+            self.path = tempfile.mkdtemp(prefix=PREFIXES[owner], dir=choose_base())
             try:
                 self.lock = _lock(self.path)
                 _mark(self.path)
@@ -147,8 +156,8 @@ def _mark(path: str) -> None:
     os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
 
 
-def _base() -> str:
-    """Choose where the directories are made.
+def choose_base() -> str:
+    """Choose where the directories are made, and temporary files if need be.
 
     Raises:
         OSError: there is no place for them.
@@ -158,7 +167,7 @@ def _base() -> str:
     raise OSError(
         errno.ENOENT,
         "no directory for Unix sockets: TMPDIR and XDG_RUNTIME_DIR name none that exists, may be "
-        f"written by this user alone, and has a path of at most {_LONGEST_BASE} bytes",
+        f"written by this user alone, and has a path of at most {_LONGEST_BASE} bytes of UTF-8",
     )
 
 
@@ -171,7 +180,9 @@ def _bases() -> Iterator[str]:
 
 def _is_fit(base: str) -> bool:
     """Tell whether sockets in a directory there are ours alone, and can be named."""
-    with suppress(OSError):
+    # pyzmq writes a path in UTF-8; what this locale cannot read of it is no text to that.
+    with suppress(OSError, UnicodeEncodeError):
+        base.encode()
         status = os.stat(base)
         others_may_write = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
         return (

@@ -93,6 +93,21 @@ def _of_devices(module: Any) -> Iterator[Place]:
     yield module.ProcessDevice, "context_factory", PlainContext, TunneledContext
 
 
+def _of_ssh(module: Any) -> Iterator[Place]:
+    # What they tunnel would be tunnelled once more: from the server to the port on this machine.
+    from .. import ssh
+
+    for name, plain in _functions_of_ssh(module).items():
+        yield module, name, plain, getattr(ssh, name)
+
+
+@functools.cache
+def _functions_of_ssh(module: Any) -> dict[str, Any]:
+    from .. import ssh
+
+    return {name: getattr(module, name) for name in ssh.FUNCTIONS if hasattr(module, name)}
+
+
 MODULES: dict[str, Callable[[Any], Iterator[Place]]] = {
     "zmq": _of_zmq,
     "zmq.sugar": _of_zmq,
@@ -103,6 +118,10 @@ MODULES: dict[str, Callable[[Any], Iterator[Place]]] = {
     "zmq.green": _of_green,
     "zmq.eventloop.future": _of_eventloop,
     "zmq.devices.basedevice": _of_devices,
+    "zmq.ssh": _of_ssh,
+    "zmq.ssh.tunnel": _of_ssh,
+    "jupyter_client.ssh": _of_ssh,
+    "jupyter_client.ssh.tunnel": _of_ssh,
 }
 """The modules with such places, those that are not imported yet among them."""
 
