@@ -60,6 +60,9 @@ CASES = {
     "the key as an authority": Case(False, "@cert-authority * KEY\n"),
     "revoked authority": Case(False, "@cert-authority * CA\n@revoked * CA\n", says="revoked"),
     "revoked key": Case(False, "@cert-authority * CA\n@revoked * KEY\n", says="revoked"),
+    "authority in RevokedHostKeys": Case(
+        False, config="RevokedHostKeys DIR/authority.pub", says="authority of its host certificate"
+    ),
     "revoked elsewhere": Case(True, "@cert-authority * CA\n@revoked other CA\n"),
     "another key is known": Case(True, "@cert-authority * CA\n* OTHER\n"),
     "expired, and the key is known": Case(
@@ -113,7 +116,8 @@ def test_a_certificate_is_believed_where_ssh_believes_it(
         for name, file in (("CA", authority), ("OTHER", other), ("KEY", key)):
             text = text.replace(f" {name}\n", f" {public_key(file)}\n")
         Path(server.known_hosts).write_text(text)
-        (tmp_path / "config").write_text(f"Host *\n{case.config}\n")
+        config = case.config.replace("DIR", str(tmp_path))
+        (tmp_path / "config").write_text(f"Host *\n{config}\n")
         options = options_for(server, config_file=str(tmp_path / "config"))
         with ctx.socket(zmq.REQ) as sock:
             if case.believed:
@@ -123,13 +127,30 @@ def test_a_certificate_is_believed_where_ssh_believes_it(
             with pytest.raises(HostKeyError) as caught:
                 sock.connect(echo.address, ssh=options)
         assert Path(server.known_hosts).read_text() == text
-        if backend == "sshtunnel":
-            assert case.says in str(caught.value)
-            if isinstance(caught.value, UnknownHostKeyError):
-                # The advice is never to take what the authority is there to tell.
-                vouched = "@cert-authority" in text and case.known not in _OF_OTHERS
-                assert ("ssh-keygen -s CA" in str(caught.value)) == vouched
-                assert ("ssh-keyscan" in str(caught.value)) == (not vouched)
+        assert backend != "sshtunnel" or case.says in str(caught.value)
+        if isinstance(caught.value, UnknownHostKeyError):
+            # The advice is never to take what the authority is there to tell.
+            vouched = "@cert-authority" in text and case.known not in _OF_OTHERS
+            assert ("ssh-keygen -s CA" in str(caught.value)) == vouched
+            assert ("ssh-keyscan" in str(caught.value)) == (not vouched)
+
+
+def test_a_certified_key_stays_through_key_exchanges(
+    ctx: TunneledContext, echo: Peer, tmp_path: Path
+) -> None:
+    authority = generate_key(tmp_path / "authority")
+    with OpenSSHServer(RekeyLimit="200K") as server:
+        certificate = certify(tmp_path, authority, Path(server.host_keys[0]), ("-h",))
+        server._config["HostCertificate"] = str(certificate)
+        server.restart()
+        Path(server.known_hosts).write_text(f"@cert-authority * {public_key(authority)}\n")
+        with ctx.socket(zmq.REQ) as sock:
+            sock.connect(echo.address, ssh=options_for(server))
+            for _ in range(20):
+                sock.send(bytes(100_000))
+                assert len(sock.recv()) == 100_000
+            [tunnel] = sock.tunnels
+            assert tunnel.reconnects == 0
 
 
 @pytest.fixture(scope="module")

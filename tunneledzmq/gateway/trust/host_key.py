@@ -19,7 +19,7 @@ from . import known_hosts
 from .certificate import CA_SIGNATURES, HostCertificate
 from .known_hosts import KnownHosts, Verdict
 
-__all__ = ["check_host_key", "load_known", "load_revoked"]
+__all__ = ["ask_authority", "check_host_key", "load_known", "load_revoked"]
 
 logger = logging.getLogger("tunneledzmq")
 
@@ -162,6 +162,14 @@ def _check_authority(
     return f"its certificate is not believed: {printable(fault)}"
 
 
+def ask_authority(host: str) -> str:
+    """Say what is to be done about a key that no authority vouches for."""
+    return (
+        "Who runs the authority can certify the key: ssh-keygen -s CA -h -I ID -n "
+        f"{shlex.quote(host)} KEY.pub"
+    )
+
+
 def _print_of(blob: bytes) -> str:
     digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
     return f"SHA256:{digest}"
@@ -187,8 +195,7 @@ def _unknown(
         # ssh-keyscan would take what the authority is there to tell.
         return (
             f"the host key {print_} is not known, and no @cert-authority of known_hosts vouches "
-            f"for it: {doubt}. Who runs the authority can certify the key: ssh-keygen -s CA -h "
-            f"-I ID -n {shlex.quote(login.known_as[0])} KEY.pub"
+            f"for it: {doubt}. {ask_authority(login.known_as[0])}"
         )
     if not files:
         return (
