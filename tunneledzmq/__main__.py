@@ -12,6 +12,7 @@ usage: tunneledzmq COMMAND [...]
 commands:
   check   test a tunnel step by step: `tunneledzmq check --help`
   demo    run the main job on an SSH server of its own: `tunneledzmq demo --help`
+  run     run a program with its connects through a server: `tunneledzmq run --help`
 
 options:
   --version, --help
@@ -29,6 +30,10 @@ def main() -> int:
         from .demo import main as demo
 
         return demo(rest)
+    if command == "run":
+        from .run import main as run
+
+        return run(rest)
     if command == "--version":
         from . import __version__
 

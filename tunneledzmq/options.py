@@ -105,7 +105,11 @@ class SSHOptions:
     cannot do: FIDO keys, GSSAPI, PKCS#11."""
 
     connections: int = 1
-    """SSH sessions over which the sockets of a context are spread in turn."""
+    """SSH sessions over which the sockets are spread in turn."""
+
+    persist: float = 0
+    """Seconds for which an SSH session outlives its last tunnel, for the next one (ControlPersist);
+    never the program."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.server, str):
@@ -133,11 +137,13 @@ class SSHOptions:
         _check_number("server_alive_interval", self.server_alive_interval, least=0)
         _check_number("server_alive_count_max", self.server_alive_count_max, least=1)
         _check_number("connections", self.connections, least=1)
+        _check_number("persist", self.persist, least=0)
         for name in ("server_alive_count_max", "connections"):
             if isinstance(getattr(self, name), float):
                 raise TypeError(f"{name} must be an int, not float")
-        if self.connections is None:
-            raise TypeError("connections must be an int, not None")
+        for name in ("connections", "persist"):
+            if getattr(self, name) is None:
+                raise TypeError(f"{name} must be a number, not None")
         if self.prompt is not None and not callable(self.prompt):
             raise TypeError(f"prompt must be callable, not {type(self.prompt).__name__}")
         self._normalize("jump", _hops(self.jump))

@@ -13,7 +13,9 @@ Used like this:
 
 from __future__ import annotations
 
+from .context import PlainContext as PlainContext
 from .context import TunneledContext
+from .socket import PlainSocket as PlainSocket
 from .socket import TunneledSocket
 
 __all__ = ["TunneledContext", "TunneledSocket"]

@@ -13,15 +13,15 @@ from ..exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
 from ..shared.control import ControlChannel, How, Message
 from ..tunnel import GivenUp, Handle, Tunnel
 from .prompt import EndOfInput, ask_user
-from .reply import Reply
+from .reply import Interrupted, Reply
 
 __all__ = ["Answers", "Hops"]
 
 
 class Hops(Protocol):
-    """Where the way over a hop is had: the pool."""
+    """Where the way over a hop is had: the gateways of the program."""
 
-    def finish(self, tunnel: Tunnel) -> None:
+    def finish_hop(self, tunnel: Tunnel, *, isolate: bool) -> None:
         """Have the gateway for its options take a tunnel, and wait until it is up.
 
         Raises:
@@ -41,13 +41,17 @@ class Answers:
     Args:
         handle: that of the gateway.
         hops: where the way over a hop is had.
+        isolate: whether the hop's gateway gets a process of its own.
         waiting: who waits for the gateway to log in.
     """
 
-    def __init__(self, handle: Handle, hops: Hops, waiting: dict[int, Reply]) -> None:
+    def __init__(
+        self, handle: Handle, hops: Hops, waiting: dict[int, Reply], *, isolate: bool
+    ) -> None:
         self._handle = handle
         self._options = handle.options
         self._hops = hops
+        self._isolate = isolate
         self._waiting = waiting
 
         # What is asked at the moment, by serial.
@@ -103,13 +107,22 @@ class Answers:
             answer["declined"] = True
         except GivenUp:
             pass  # the gateway that asked has ended
+        except Interrupted:
+            # The context of this thread terminates. Another one may wait, too.
+            self.hand_out(partial(self._answer, message, control))
+            return
         except Exception as exc:
             text = f"{self._handle.server}: prompt= failed: {type(exc).__name__}: {exc}"
             answer["error"] = _describe(SSHAuthenticationError(errno.ECANCELED, text))
-        finally:
-            # Also when Ctrl-C was pressed: there is no value then.
-            self._asked.discard(message["serial"])
-            control.send(answer)
+        except BaseException:
+            # Ctrl-C was pressed: there is no value.
+            self._send(answer, control)
+            raise
+        self._send(answer, control)
+
+    def _send(self, answer: Message, control: ControlChannel) -> None:
+        self._asked.discard(answer["serial"])
+        control.send(answer)
 
     def _ask_user(self, text: str, echo: bool) -> str | None:
         if self._options.prompt is not None:
@@ -134,7 +147,7 @@ class Answers:
             if self._handle.ended:
                 self.close()
             try:
-                self._hops.finish(hop)
+                self._hops.finish_hop(hop, isolate=self._isolate)
             except BaseException:
                 self._hop = None
                 raise

@@ -51,12 +51,12 @@ type        further members                                           meaning
 from __future__ import annotations
 
 import json
+import queue
 import socket
 import threading
 from collections import deque
 from contextlib import suppress
 from enum import Enum
-from queue import Empty, SimpleQueue
 from typing import Any
 
 __all__ = ["ControlChannel", "How", "Message"]
@@ -90,7 +90,7 @@ class ControlChannel:
         self._descriptors: deque[int] = deque()
         # Messages that were given to send() and are not sent yet. SimpleQueue.put may be called
         # from a finalizer that interrupts send(): it only queues, and the interrupted call sends.
-        self._outgoing: SimpleQueue[tuple[bytes, socket.socket | None]] = SimpleQueue()
+        self._outgoing: queue.SimpleQueue[tuple[bytes, socket.socket | None]] = queue.SimpleQueue()
         # Held by the one thread that empties the queue.
         self._sending = threading.Lock()
 
@@ -113,7 +113,7 @@ class ControlChannel:
                 self._sending.release()
 
     def _send_queued(self) -> None:
-        with suppress(Empty):
+        with suppress(queue.Empty):
             while True:
                 self._send_now(*self._outgoing.get_nowait())
 

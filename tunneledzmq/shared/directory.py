@@ -1,4 +1,5 @@
-"""The private directories of gateways, where their Unix sockets live, and of the demo's server."""
+"""The private directories of gateways, where their Unix sockets live, of the demo's server, and of
+``run``."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ __all__ = [
     "sweep",
 ]
 
-PREFIXES = {owner: f"tunneledzmq-{owner}-" for owner in ("gateway", "server")}
+PREFIXES = {owner: f"tunneledzmq-{owner}-" for owner in ("gateway", "server", "run")}
 """How the names of the directories start, by whose they are."""
 
 STDERR = "stderr"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
 
-from ...shared.text import printable
-
-if TYPE_CHECKING:
-    from .transport import ForwardTransport
+from .transport import ForwardTransport
 
 __all__ = ["no_common_algorithm"]
 
@@ -25,7 +22,8 @@ _LISTS = {
 # What stands among the methods of the key exchange without being one.
 _NO_METHODS = ("ext-info-", "kex-strict-")
 
-# Names of a server's that are shown.
+# A name (RFC 4250, section 4.6.1); what else stands in a list is not repeated. How many are.
+_NAME = re.compile(r"[A-Za-z0-9.@_+-]{1,64}")
 _MAX_SHOWN = 30
 
 # Seconds for ssh to say what it knows.
@@ -38,10 +36,10 @@ def no_common_algorithm(transport: ForwardTransport) -> str:
         offer = [
             name
             for name in transport.offer.get(theirs, ())
-            if name and not name.startswith(_NO_METHODS)
+            if _NAME.fullmatch(name) and not name.startswith(_NO_METHODS)
         ]
         if offer and not set(offer).intersection(getattr(transport, ours)):
-            shown = printable(", ".join(offer[:_MAX_SHOWN]))
+            shown = ", ".join(offer[:_MAX_SHOWN])
             return f"of {word}, the server offers {shown}: " + _advice(
                 word, offer, list(getattr(transport, known)), query
             )
