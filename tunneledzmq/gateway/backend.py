@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from ..shared.system.leg import HAS_UNIX_SOCKETS
 from .attempt import Attempt
-from .login import Login, Request
+from .login import Login, LoginError, Request
 from .traffic.pump import Pump
 from .traffic.window import Path
 
@@ -155,6 +157,10 @@ def make_forwarder(
         LoginError: the options, or the config file, cannot be used.
     """
     if request.backend == "openssh":
+        if not HAS_UNIX_SOCKETS:
+            text = "backend='openssh' needs Unix sockets, which Python does not have on this system"
+            advice = "use backend='sshtunnel', the default"
+            raise LoginError("GatewayError", errno.ENOTSUP, f"{request.host}: {text}: {advice}")
         from .openssh.command import resolve as resolve_for_openssh
         from .openssh.forwarder import OpenSSHForwarder
 

@@ -12,8 +12,9 @@ from ..endpoints import RemoteEndpoint
 from ..exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
 from ..options import SSHOptions
 from ..shared.control import ControlChannel, How, Message
+from ..shared.system.leg import whose
+from ..shared.system.terminal import ask_on_terminal
 from ..tunnel import GivenUp, Tunnel
-from .prompt import ask_on_terminal
 from .reply import Reply
 
 if TYPE_CHECKING:
@@ -123,10 +124,12 @@ class Answers:
         return ask_on_terminal(text, echo) if self._waiting else None
 
     def _way_over_hop(self, message: Message) -> str:
-        """Return the path of the Unix socket that leads over the hop to the server."""
+        """Return the local endpoint that leads over the hop to the server."""
         hop = self._hop
         # Where a program waits, a hop that does not let us in is asked once more.
-        if hop is None or hop.state in ("closing", "closed") or self._waiting:
+        # One that a gateway had which died may not be for this one.
+        others = hop is not None and hop._owner != whose(self._handle.pid)
+        if hop is None or hop.state in ("closing", "closed") or self._waiting or others:
             jump = message["jump"]
             options = self._options.through(jump) if jump else self._options.hop
             assert options is not None
@@ -140,7 +143,7 @@ class Answers:
             except BaseException:
                 self._hop = None
                 raise
-        return hop.local[len("ipc://") :]
+        return hop.local
 
 
 def _describe(error: TunnelError) -> Message:

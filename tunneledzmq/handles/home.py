@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ..exceptions import GatewayError
 from ..shared.directory import STDERR
+from ..shared.system.leg import HAS_UNIX_SOCKETS
 
 __all__ = ["Home", "start_process", "start_thread"]
 
@@ -75,22 +76,10 @@ class _Process:
         self._stderr = os.path.join(directory, STDERR)
         path = [os.path.abspath(entry) for entry in sys.path]
         try:
-            import subprocess  # not before it is needed: it takes 20 ms
+            from ..shared.system.process import start  # takes 20 ms, and only now it is needed
 
             with open(self._stderr, "ab", opener=_private) as stderr:
-                self._popen = subprocess.Popen(
-                    [
-                        *(sys.executable, "-I", "-c", _BOOTSTRAP),
-                        *(str(control.fileno()), _PACKAGE, *path),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=stderr,
-                    pass_fds=(control.fileno(), lock),
-                    # Ctrl-C in the terminal is for the program.
-                    start_new_session=True,
-                    cwd="/",
-                )
+                self._popen = start(_BOOTSTRAP, [_PACKAGE, *path], control, lock, stderr)
         except OSError as exc:
             raise GatewayError(
                 exc.errno, f"cannot start a gateway process ({sys.executable}): {exc}"
@@ -119,8 +108,10 @@ class _Thread:
         # All of it on the program's thread: a class that is made on another one (dataclasses call
         # exec) makes Python forget that it ends because of Ctrl-C, and with what status.
         from ..gateway.gateway import Gateway
-        from ..gateway.openssh import forwarder as openssh_forwarder  # noqa: F401
         from ..gateway.sshtunnel import forwarder  # noqa: F401
+
+        if HAS_UNIX_SOCKETS:
+            from ..gateway.openssh import forwarder as openssh_forwarder  # noqa: F401
 
         # The program goes on using its own end; this one belongs to the gateway.
         self._control = control.dup()

@@ -17,9 +17,10 @@ from itertools import count
 
 from ...shared.directory import restore
 from ...shared.listener import address_of
+from ...shared.system.tcp import watch_peer
 from ..attempt import Attempt
 from ..backend import Transport
-from ..sshtunnel.handshake import connect, watch_peer
+from ..sshtunnel.handshake import connect
 from ..traffic.servers import StreamServer, TCPServer
 from . import mux
 from .answers import Answers

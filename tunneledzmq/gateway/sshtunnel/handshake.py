@@ -8,12 +8,13 @@ import re
 import shlex
 import socket
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
+from ...shared.system.leg import connect_to
+from ...shared.system.tcp import watch_peer
 from ...shared.text import printable
 from ..attempt import Attempt
 from ..login import Login, LoginError
@@ -26,7 +27,7 @@ from .algorithms import choose_algorithms
 if TYPE_CHECKING:
     from .transport import ForwardTransport
 
-__all__ = ["connect", "handshake", "watch_peer"]
+__all__ = ["connect", "handshake"]
 
 logger = logging.getLogger("tunneledzmq")
 
@@ -54,17 +55,13 @@ def connect(login: Login, attempt: Attempt) -> socket.socket:
     return sock
 
 
-def _connect_over_hop(login: Login, path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX)
+def _connect_over_hop(login: Login, endpoint: str) -> socket.socket:
     try:
-        sock.settimeout(login.connect_timeout)
-        sock.connect(path)
+        return connect_to(endpoint, login.connect_timeout)
     except OSError as exc:
-        sock.close()
         raise login.no_connection(
             exc.errno or errno.ECONNABORTED, f"the gateway of its hop is gone: {exc}"
         ) from exc
-    return sock
 
 
 def _connect_directly(login: Login, questions: Questions) -> socket.socket:
@@ -116,18 +113,6 @@ def _bind(sock: socket.socket, login: Login) -> None:
         raise OSError(
             errno.EADDRNOTAVAIL, f"BindAddress {login.bind_address!r} cannot be used: {exc}"
         ) from exc
-
-
-def watch_peer(sock: socket.socket, patience: float) -> None:
-    """Let the kernel give up on a peer that acknowledges nothing, as is done at a higher level.
-
-    Args:
-        sock: the connection to it.
-        patience: the seconds until then; 0 for the kernel's own.
-    """
-    if patience and hasattr(socket, "TCP_USER_TIMEOUT"):
-        with suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
 
 
 def handshake(transport: ForwardTransport, login: Login) -> bool:
