@@ -19,9 +19,10 @@ from paramiko.ssh_exception import SSHException
 
 from tunneledzmq.gateway.sshtunnel.compression import Decompressor
 from tunneledzmq.gateway.sshtunnel.identification import read_identification
+from tunneledzmq.gateway.sshtunnel.link import Link
 from tunneledzmq.gateway.sshtunnel.message import FarMessage
 from tunneledzmq.gateway.sshtunnel.transport import ForwardTransport
-from tunneledzmq.gateway.traffic.pump import Link, Pump
+from tunneledzmq.gateway.traffic.pump import Pump
 from tunneledzmq.gateway.traffic.refusal import refusal
 from tunneledzmq.shared.text import printable
 

@@ -9,6 +9,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from tests.sshd import OpenSSHServer, generate_key, public_key
 from tunneledzmq import SSHAuthenticationError, SSHOptions, TunneledContext, TunnelError
 from tunneledzmq.gateway.auth.passwords import Passwords
 from tunneledzmq.gateway.auth.userauth import InfoRequest
-from tunneledzmq.gateway.login import Login
+from tunneledzmq.gateway.login import Learned, Login
 from tunneledzmq.gateway.questions import Questions
 
 CODE = Round([("Verification code: ", True)], ["123456"])
@@ -583,7 +584,7 @@ def test_batch_mode_asks_nobody() -> None:
     asked: list[Any] = []
     questions = Questions(asked.append, count(1))
     login = Login("me@host:22", "host", 22, "me", batch_mode=True)
-    passwords = Passwords(login, questions)
+    passwords = Passwords(login, Learned(), questions)
     assert list(passwords) == []
     assert passwords.respond(InfoRequest("", "", (("Code: ", True),))) is None
     assert asked == []
@@ -592,10 +593,10 @@ def test_batch_mode_asks_nobody() -> None:
 
 def test_no_password_prompts_means_none() -> None:
     login = Login("me@host:22", "host", 22, "me", number_of_password_prompts=0)
-    passwords = Passwords(login, nobody())
+    passwords = Passwords(login, Learned(), nobody())
     assert list(passwords) == [] and passwords.tries == 0
-    login.password = "s3cret"
-    assert list(Passwords(login, nobody())) == ["s3cret"]
+    login = replace(login, password="s3cret")
+    assert list(Passwords(login, Learned(), nobody())) == ["s3cret"]
 
 
 @pytest.mark.parametrize(
@@ -604,7 +605,7 @@ def test_no_password_prompts_means_none() -> None:
 )
 def test_the_password_is_not_told_to_other_questions(text: str) -> None:
     login = Login("me@host:22", "host", 22, "me", password="s3cret")
-    passwords = Passwords(login, nobody())
+    passwords = Passwords(login, Learned(), nobody())
     assert passwords.respond(InfoRequest("", "", ((text, False),))) is None
     assert passwords.respond(InfoRequest("", "", (("Password: ", True),))) is None
     assert passwords.respond(InfoRequest("", "", (("me's Password: ", False),))) == ["s3cret"]

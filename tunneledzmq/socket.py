@@ -225,7 +225,9 @@ class TunneledSocket(TunnelingSocket[bytes]):
         connected = self._connected(text, way)
         if connected is not None:
             return self._connect_again(connected, text)
-        return self._connect_through(self._pool.open(*way), text)
+        tunnel = Tunnel(str(way.remote), way.options, way.local or "", pace=way.pace)
+        self._pool.open(tunnel)
+        return self._connect_through(tunnel, text)
 
 
 def _normal(addr: str) -> str:

@@ -51,7 +51,7 @@ class OwnTunnel(Tunnel):
     """
 
     # The socket that was connected, of tunnel_connection().
-    _socket: weakref.ref[zmq.Socket[Any]] | None
+    _socket: weakref.ref[zmq.Socket[Any]] | None = None
 
     def close(self) -> None:
         """End it when the sockets that use it are through with it.
@@ -109,9 +109,11 @@ def tunnel_connection(
     owner = _adopt(_owner(socket))
     way = owner._way(addr, ssh, None)
     assert way is not None
-    tunnel = owner._pool.open(*way)
+    tunnel = OwnTunnel(str(way.remote), ssh, way.local or "", pace=way.pace)
+    owner._pool.open(tunnel)
+    tunnel._socket = weakref.ref(owner)
     owner._connect_through(tunnel, addr)
-    return _own(tunnel, owner)
+    return tunnel
 
 
 def open_tunnel(
@@ -144,7 +146,8 @@ def open_tunnel(
         TypeError: an argument is of another type.
     """
     ssh = _options(server, keyfile, password, options)
-    tunnel = _own(shared_pool().open(ssh, parse_remote(addr), "tcp://127.0.0.1:*", _PACE))
+    tunnel = OwnTunnel(str(parse_remote(addr)), ssh, "tcp://127.0.0.1:*", pace=_PACE)
+    shared_pool().open(tunnel)
     return tunnel.local, tunnel
 
 
@@ -177,7 +180,9 @@ def ssh_tunnel(
     """
     ssh = _options(server, keyfile, password, options)
     remote = parse_remote(f"tcp://{_bracketed(remoteip)}:{rport}")
-    return _own(shared_pool().open(ssh, remote, f"tcp://127.0.0.1:{_port(lport)}", _PACE))
+    tunnel = OwnTunnel(str(remote), ssh, f"tcp://127.0.0.1:{_port(lport)}", pace=_PACE)
+    shared_pool().open(tunnel)
+    return tunnel
 
 
 # The same here: both of zmq.ssh's ways are this one.
@@ -203,7 +208,8 @@ def try_passwordless_ssh(
     ssh = _options(server, keyfile, None, {"prompt": _ask_nobody, **options})
     try:
         # The address does not matter, as nobody connects.
-        tunnel = _own(shared_pool().open(ssh, RemoteEndpoint("127.0.0.1", 22), None))
+        tunnel = OwnTunnel(str(RemoteEndpoint("127.0.0.1", 22)), ssh)
+        shared_pool().open(tunnel)
     except SSHAuthenticationError as exc:
         if exc.errno in (errno.EACCES, errno.ECANCELED):
             return False
@@ -267,13 +273,6 @@ def _ask_nobody(text: str, echo: bool) -> str:
     if "passphrase" in text:
         return ""  # without this key, then: there may be another one
     raise EOFError(f"asked for {text!r}")
-
-
-def _own(tunnel: Tunnel, owner: zmq.Socket[Any] | None = None) -> OwnTunnel:
-    tunnel.__class__ = OwnTunnel
-    assert isinstance(tunnel, OwnTunnel)
-    tunnel._socket = None if owner is None else weakref.ref(owner)
-    return tunnel
 
 
 def _owner(socket: zmq.Socket[Any]) -> zmq.Socket[Any]:

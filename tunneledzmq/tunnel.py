@@ -5,15 +5,12 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
+from .options import SSHOptions
 from .shared.control import How
 
-if TYPE_CHECKING:
-    from .handles.handle import GatewayHandle
-    from .options import SSHOptions
-
-__all__ = ["Closing", "GivenUp", "Pace", "State", "Tunnel", "TunnelStats", "state_of"]
+__all__ = ["Closing", "GivenUp", "Handle", "Pace", "State", "Tunnel", "TunnelStats", "state_of"]
 
 
 class GivenUp(Exception):
@@ -99,6 +96,36 @@ def state_of(*, ended: bool, closing: bool, opened: bool, working: bool) -> Stat
     return State.UP if working else State.DOWN
 
 
+class Handle(Protocol):
+    """What the program holds of a gateway, as its tunnels see it."""
+
+    options: SSHOptions
+    server: str
+    """``user@host:port``, or as it was written until the gateway knows."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the gateway, if it has a process of its own."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether the gateway takes no tunnels any more."""
+        ...
+
+    def close(self, tunnel: Tunnel, closing: Closing) -> None:
+        """Close a tunnel as soon as libzmq is through with it. Never waits."""
+        ...
+
+    def stats(self, tunnel: Tunnel) -> TunnelStats:
+        """Ask for a tunnel's counters."""
+        ...
+
+    def ping(self, timeout: float) -> float | None:
+        """Ask the SSH server for an answer; return the seconds that it took, if it came."""
+        ...
+
+
 class Tunnel:
     """The way of one socket to one address, through an SSH server. Read-only.
 
@@ -115,7 +142,7 @@ class Tunnel:
         options: SSHOptions,
         local: str = "",
         listener: socket.socket | None = None,
-        user: GatewayHandle | None = None,
+        user: Handle | None = None,
         pace: Pace | None = None,
     ) -> None:
         self._remote = remote
@@ -126,7 +153,7 @@ class Tunnel:
         self._pace = pace
 
         # Set by the handle that takes it.
-        self._handle: GatewayHandle | None = None
+        self._handle: Handle | None = None
         self._id = 0
 
         # The process that alone may use the local leg, where the system does not see to that.

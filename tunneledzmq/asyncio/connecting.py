@@ -12,19 +12,16 @@ import weakref
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import zmq
 
 from ..handles.pool import GatewayPool
-from ..options import SSHOptions
 from ..tunnel import GivenUp, Tunnel
 
 if TYPE_CHECKING:
     from typing_extensions import Self
     from zmq.sugar.socket import _SocketContext
-
-    from .socket import TunneledSocket
 
 __all__ = ["Attempt", "Connecting", "PendingConnect"]
 
@@ -51,19 +48,15 @@ class Attempt:
 
     Args:
         pool: the gateways.
-        options: how to log in.
         tunnel: what :meth:`GatewayPool.begin` returned.
         linger: tells how long the socket's messages are to wait (LINGER, in milliseconds).
     """
 
-    def __init__(
-        self, pool: GatewayPool, options: SSHOptions, tunnel: Tunnel, linger: Callable[[], int]
-    ) -> None:
+    def __init__(self, pool: GatewayPool, tunnel: Tunnel, linger: Callable[[], int]) -> None:
         self.tunnel = tunnel
         self._linger = linger
         self.error: BaseException | None = None
         self._pool = pool
-        self._options = options
 
         self._thread = threading.Thread(target=self._run, name="tunneledzmq-connect", daemon=True)
 
@@ -96,7 +89,7 @@ class Attempt:
         closing = self.tunnel._closing
         linger = self._linger() if closing is None else closing.linger
         if linger and not (closing and closing.at_once):
-            seconds = (self._options.connect_timeout or _CONNECT_TIMEOUT) + _EXIT_TIMEOUT
+            seconds = (self.tunnel._options.connect_timeout or _CONNECT_TIMEOUT) + _EXIT_TIMEOUT
             with suppress(RuntimeError):
                 self._thread.join(min(seconds, linger / 1000) if linger > 0 else seconds)
         if not self.done:
@@ -110,7 +103,7 @@ class Attempt:
 
     def _run(self) -> None:
         try:
-            self._pool.finish(self._options, self.tunnel)
+            self._pool.finish(self.tunnel)
         except BaseException as exc:
             self.error = exc.with_traceback(None)
         _running.pop(self, None)
@@ -174,6 +167,16 @@ def _at_exit() -> None:
 
 
 atexit.register(_at_exit)
+
+
+class ConnectingSocket(Protocol):
+    """The socket, as what it connects sees it."""
+
+    _connecting: dict[Tunnel, Connecting[Any]]
+
+    def _undo(self, tunnel: Tunnel) -> None:
+        """Make the socket as it was before a connect. For the socket's thread."""
+        ...
 
 
 class Connecting(Generic[_SocketT]):
@@ -247,8 +250,8 @@ class Connecting(Generic[_SocketT]):
             logger.error("%s: cannot connect: %s", self.addr, error)
 
     @property
-    def _socket(self) -> TunneledSocket:
-        return cast("TunneledSocket", self._manager.socket)
+    def _socket(self) -> ConnectingSocket:
+        return cast("ConnectingSocket", self._manager.socket)
 
 
 class PendingConnect(asyncio.Future[None], Connecting[_SocketT]):

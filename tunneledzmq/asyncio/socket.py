@@ -81,7 +81,7 @@ class TunneledSocket(TunnelingSocket[Any], zmq.asyncio.Socket):
             return connecting or Connecting(self._connect_again(connected, text))
         pool = self._pool
         tunnel = pool.begin(*way)
-        attempt = Attempt(pool, way.options, tunnel, self._linger_of(weakref.ref(self)))
+        attempt = Attempt(pool, tunnel, self._linger_of(weakref.ref(self)))
         attempt.start()
         manager = self._connect_through(tunnel, text)
         try:

@@ -102,7 +102,8 @@ class Check(logging.Handler):
 
     def _run(self) -> bool:
         try:
-            tunnel = self._pool.open(self._options, self._remote, None)
+            tunnel = Tunnel(str(self._remote), self._options)
+            self._pool.open(tunnel)
         except TunnelError as exc:
             self._tell(Outcome(self._culprit(exc), False, None, str(exc.strerror)))
             return False

@@ -28,6 +28,7 @@ from .traffic.forward import Forward
 from .traffic.peers import Peer, Peers
 from .traffic.pump import READ, Pump
 from .traffic.search import Pace
+from .traffic.servers import Listeners
 
 __all__ = ["Gateway"]
 
@@ -328,6 +329,11 @@ class Gateway:
         self._control.send({"type": "failed", "id": number, "error": error.describe()})
 
     # What tunnels tell
+
+    @property
+    def listeners(self) -> Listeners:
+        """Where local endpoints are had."""
+        return self.forwarder
 
     @property
     def has_session(self) -> bool:

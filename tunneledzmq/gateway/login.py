@@ -6,7 +6,7 @@ import errno
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Login", "LoginError", "Request"]
+__all__ = ["Learned", "Login", "LoginError", "Request"]
 
 
 class LoginError(Exception):
@@ -69,7 +69,7 @@ class Request:
         return f"<Request {self.host}>"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Login:
     """Where and how to log in, with all defaults resolved; paths are absolute."""
 
@@ -154,17 +154,6 @@ class Login:
     batch_mode: bool = False
     """Nobody is asked."""
 
-    # What is learned while logging in, for the next time.
-
-    accepted_key: bytes | None = None
-    """The host key that was accepted without being known."""
-
-    typed_passphrases: dict[str, str] = field(default_factory=dict)
-    """The user's, by the paths of the keys that they open."""
-
-    typed_password: str | None = None
-    """The user's, which the server has accepted."""
-
     @property
     def known_as(self) -> tuple[str, int]:
         """Host and port under which known_hosts has the server."""
@@ -205,6 +194,23 @@ class Login:
         else:
             text = _TIMED_OUT.get(stage, _TIMED_OUT[""]).format(within=within)
         return self.no_connection(errno.ETIMEDOUT, text)
+
+
+@dataclass
+class Learned:
+    """What one login has learned, for the next."""
+
+    host_key: bytes | None = None
+    """That which was accepted without being known."""
+
+    passphrases: dict[str, str] = field(default_factory=dict)
+    """The user's, by the paths of the keys that they open."""
+
+    password: str | None = None
+    """The user's, which the server has accepted."""
+
+    def __repr__(self) -> str:
+        return "<Learned>"
 
 
 # By the last step that was done.

@@ -16,12 +16,12 @@ from typing import Protocol
 from ..shared.control import Message
 from .alive import Alive, Verdict
 from .attempt import Attempt
-from .backend import Forwarder, Transport
-from .login import LoginError
+from .login import Login, LoginError
 from .questions import Questions
 from .redial import Redial
+from .traffic.transport import Transport
 
-__all__ = ["Session", "SessionOwner", "State"]
+__all__ = ["Dialler", "Session", "SessionOwner", "State"]
 
 logger = logging.getLogger("tunneledzmq")
 
@@ -53,6 +53,23 @@ class State(Enum):
     UP = "up"
     WAITING = "waiting"
     REFUSED = "refused"
+
+
+class Dialler(Protocol):
+    """A way to a server."""
+
+    @property
+    def login(self) -> Login:
+        """Where and how it logs in."""
+        ...
+
+    def dial(self, attempt: Attempt) -> Transport:
+        """Set up an SSH session.
+
+        Raises:
+            LoginError: it cannot be had.
+        """
+        ...
 
 
 class SessionOwner(Protocol):
@@ -87,7 +104,7 @@ class Session:
         """The session, if there is one."""
 
         self.reconnects = 0
-        self._forwarder: Forwarder
+        self._dialler: Dialler
         self._owner = owner
         self._call = call
         self._send = send
@@ -102,14 +119,14 @@ class Session:
         self._gave_up = ""
         self._orphaned = False
 
-    def use(self, forwarder: Forwarder) -> None:
-        """Log in by this forwarder, when a tunnel is wanted."""
-        self._forwarder = forwarder
+    def use(self, dialler: Dialler) -> None:
+        """Log in this way, when a tunnel is wanted."""
+        self._dialler = dialler
 
     def want(self) -> None:
         """Have a session, now: the program waits for it."""
         if self.state is State.DIALING:
-            if self._forwarder.login.behind_hop and not self._for_program:
+            if self._dialler.login.behind_hop and not self._for_program:
                 # The hop may have to be asked once more to let us in.
                 self._leave_attempt()
                 self._dial(for_program=True)
@@ -164,7 +181,7 @@ class Session:
         questions = Questions(self._send, self._serials)
         if self._orphaned:
             questions.give_up()
-        attempt = self._attempt = Attempt(questions, self._forwarder.login.given_up)
+        attempt = self._attempt = Attempt(questions, self._dialler.login.given_up)
         thread = threading.Thread(
             target=self._log_in, args=(attempt,), name="tunneledzmq-dial", daemon=True
         )
@@ -172,17 +189,17 @@ class Session:
             thread.start()
         except RuntimeError as exc:  # there are too many
             text = f"cannot start a thread to log in: {exc}"
-            error = self._forwarder.login.no_connection(errno.EAGAIN, text)
+            error = self._dialler.login.no_connection(errno.EAGAIN, text)
             self._call(lambda: self._on_failed(attempt, error))
 
     def _log_in(self, attempt: Attempt) -> None:
         try:
-            transport = self._forwarder.dial(attempt)
+            transport = self._dialler.dial(attempt)
         except LoginError as exc:
             error = exc
         except Exception as exc:
             logger.debug("unexpected", exc_info=True)
-            login = self._forwarder.login
+            login = self._dialler.login
             error = login.no_connection(errno.EPROTO, f"{type(exc).__name__}: {exc}")
         else:
             self._call(lambda: self._on_logged_in(attempt, transport))
@@ -194,12 +211,12 @@ class Session:
         assert attempt is not None
         if attempt.questions.pending:
             return _NEVER  # the answer wakes us
-        left = self._forwarder.login.connect_timeout - attempt.questions.elapsed
+        left = self._dialler.login.connect_timeout - attempt.questions.elapsed
         if left > 0:
             return now + left
         # Whatever its thread waits for, nobody waits for it.
         self._leave_attempt()
-        self._fail(self._forwarder.login.timed_out(attempt.questions.stage))
+        self._fail(self._dialler.login.timed_out(attempt.questions.stage))
         return now
 
     def _leave_attempt(self) -> None:
@@ -217,7 +234,7 @@ class Session:
             transport.abort()
             return
         self._attempt = None
-        login = self._forwarder.login
+        login = self._dialler.login
         if not transport.is_active():
             self._fail(
                 login.no_connection(
@@ -259,7 +276,7 @@ class Session:
         delay = self._redial.lost(time.monotonic(), random.random(), carried=transport.carried)
         self._retry_after(delay)
         text = f"the SSH session was lost: {self._gave_up or reason}"
-        self._owner.on_down(self._forwarder.login.no_connection(errno.ECONNRESET, text))
+        self._owner.on_down(self._dialler.login.no_connection(errno.ECONNRESET, text))
 
     def _check_alive(self, now: float) -> float:
         assert self._alive is not None and self.transport is not None
@@ -270,7 +287,7 @@ class Session:
             with suppress(OSError, EOFError):
                 self.transport.ask_alive()
         elif verdict is Verdict.GIVE_UP:
-            login = self._forwarder.login
+            login = self._dialler.login
             silence = login.server_alive_interval * login.server_alive_count_max
             self._gave_up = f"the server did not answer for {silence:g} s (ServerAliveInterval)"
             self.transport.abort()

@@ -6,19 +6,15 @@ import errno
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ..endpoints import RemoteEndpoint
 from ..exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
-from ..options import SSHOptions
 from ..shared.control import ControlChannel, How, Message
 from ..shared.system.leg import whose
 from ..shared.system.terminal import ask_on_terminal
-from ..tunnel import GivenUp, Tunnel
+from ..tunnel import GivenUp, Handle, Tunnel
 from .reply import Reply
-
-if TYPE_CHECKING:
-    from .handle import GatewayHandle
 
 __all__ = ["Answers", "Hops"]
 
@@ -26,8 +22,8 @@ __all__ = ["Answers", "Hops"]
 class Hops(Protocol):
     """Where the way over a hop is had: the pool."""
 
-    def finish(self, options: SSHOptions, tunnel: Tunnel) -> None:
-        """Have the gateway for `options` take a tunnel, and wait until it is up.
+    def finish(self, tunnel: Tunnel) -> None:
+        """Have the gateway for its options take a tunnel, and wait until it is up.
 
         Raises:
             TunnelError: there is no way.
@@ -49,7 +45,7 @@ class Answers:
         waiting: who waits for the gateway to log in.
     """
 
-    def __init__(self, handle: GatewayHandle, hops: Hops, waiting: dict[int, Reply]) -> None:
+    def __init__(self, handle: Handle, hops: Hops, waiting: dict[int, Reply]) -> None:
         self._handle = handle
         self._options = handle.options
         self._hops = hops
@@ -139,7 +135,7 @@ class Answers:
             if self._handle.ended:
                 self.close()
             try:
-                self._hops.finish(options, hop)
+                self._hops.finish(hop)
             except BaseException:
                 self._hop = None
                 raise

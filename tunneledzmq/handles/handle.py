@@ -74,8 +74,6 @@ class GatewayHandle:
         # As written, until the gateway has looked into the config file.
         self.server = options.server
         self._connect_timeout = options.connect_timeout or DEFAULT_CONNECT_TIMEOUT
-        # The handle of the hop, while this one uses it; the pool's.
-        self.behind: GatewayHandle | None = None
         self._start_home = start_process if isolate else start_thread
         self._ids = count(1)
         self._serials = count(1)

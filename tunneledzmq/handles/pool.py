@@ -18,7 +18,7 @@ from ..options import SSHOptions
 from ..shared.directory import RuntimeDirectory, restore, sweep
 from ..shared.listener import cannot_listen, listen, remove_stale
 from ..shared.system.leg import private_leg, whose
-from ..tunnel import GivenUp, Pace, Tunnel
+from ..tunnel import GivenUp, Handle, Pace, Tunnel
 from .handle import GatewayHandle, HandleEnded
 
 __all__ = ["GatewayPool", "shared_pool"]
@@ -50,6 +50,8 @@ class GatewayPool:
         self._lock = threading.Lock()
         # By options, and number of the connection among those that share them.
         self._handles: dict[tuple[SSHOptions, int], GatewayHandle] = {}
+        # Over which hop's gateway each one goes.
+        self._behind: dict[Handle, GatewayHandle] = {}
         # How many tunnels each options have had, to take their connections in turn.
         self._turns: Counter[SSHOptions] = Counter()
         self._swept = False
@@ -75,29 +77,18 @@ class GatewayPool:
         taken = [tunnel for handle in list(self._handles.values()) for tunnel in handle.tunnels]
         return list(dict.fromkeys(taken + begun))
 
-    def open(
-        self,
-        options: SSHOptions,
-        remote: RemoteEndpoint,
-        local: str | None,
-        pace: Pace | None = None,
-    ) -> Tunnel:
-        """Open a tunnel over the SSH session for `options`, which is set up if there is none.
+    def open(self, tunnel: Tunnel) -> None:
+        """Open a tunnel over the SSH session for its options, which is set up if there is none.
 
         Args:
-            options: how to log in.
-            remote: where it leads.
-            local: the local endpoint; `None` for a private Unix socket.
-            pace: how libzmq connects; `None` if nobody will.
+            tunnel: a new one; without a local endpoint it gets a private Unix socket.
 
         Raises:
             TunnelError: see :meth:`GatewayHandle.open`.
             zmq.ContextTerminated: the context terminates meanwhile.
         """
         self._check_open()
-        tunnel = Tunnel(str(remote), options, local or "", pace=pace)
-        self.finish(options, tunnel)
-        return tunnel
+        self.finish(tunnel)
 
     def begin(
         self,
@@ -109,6 +100,12 @@ class GatewayPool:
         """Return a tunnel to which libzmq can connect, without a gateway yet. Never waits.
 
         Whoever begins a tunnel must :meth:`finish` it.
+
+        Args:
+            options: how to log in.
+            remote: where it leads.
+            local: the local endpoint; `None` for a private Unix socket.
+            pace: how libzmq connects.
 
         Raises:
             TunnelError: no listener for the local leg.
@@ -128,8 +125,8 @@ class GatewayPool:
         self._begun[tunnel] = None
         return tunnel
 
-    def finish(self, options: SSHOptions, tunnel: Tunnel) -> None:
-        """Have the gateway for `options` take a tunnel, and wait until it is up.
+    def finish(self, tunnel: Tunnel) -> None:
+        """Have the gateway for its options take a tunnel, and wait until it is up.
 
         Raises:
             TunnelError: see :meth:`GatewayHandle.open`; or the hop that is asked for would be
@@ -141,7 +138,7 @@ class GatewayPool:
         try:
             while True:
                 try:
-                    self._get(options, tunnel).open(tunnel)
+                    self._get(tunnel).open(tunnel)
                     break
                 except HandleEnded:
                     # Its last tunnel had just been closed.
@@ -180,7 +177,7 @@ class GatewayPool:
             restore(self._directory.path)
             return self._directory.path
 
-    def _get(self, options: SSHOptions, tunnel: Tunnel) -> GatewayHandle:
+    def _get(self, tunnel: Tunnel) -> GatewayHandle:
         with self._lock:
             closing = tunnel._closing
             if closing is not None and closing.at_once:
@@ -190,20 +187,23 @@ class GatewayPool:
                 raise zmq.ContextTerminated()
             if tunnel._user is not None:
                 self._check_depth(tunnel._user)
+            options = tunnel._options
             key = options, self._turns[options] % options.connections
             handle = self._handles.get(key)
             if handle is None or handle.ended:
                 handle = self._handles[key] = self._start(options)
             self._turns[options] += 1
             if tunnel._user is not None:
-                _check_loop(tunnel._user, handle)
-                tunnel._user.behind = handle
+                self._check_loop(tunnel._user, handle)
+                self._behind[tunnel._user] = handle
             return handle
 
-    def _check_depth(self, user: GatewayHandle) -> None:
+    def _check_depth(self, user: Handle) -> None:
         """Refuse a way without end, such as ``ProxyJump next-%h`` for all hosts."""
         way = [user]
-        while front := [handle for handle in self._handles.values() if handle.behind is way[-1]]:
+        while front := [
+            front for front, hop in self._behind.items() if hop is way[-1] and not front.ended
+        ]:
             way.append(front[0])
         if len(way) > _MAX_HOPS:
             raise TunnelError(
@@ -212,10 +212,22 @@ class GatewayPool:
                 f"... -> {user.server}",
             )
 
+    def _check_loop(self, user: Handle, hop: Handle) -> None:
+        way = [user]
+        handle: Handle | None = hop
+        while handle is not None:
+            way.append(handle)
+            if handle is user:
+                names = " -> ".join(handle.options.server for handle in way)
+                raise TunnelError(errno.ELOOP, f"{user.server}: its hops lead back to it: {names}")
+            handle = self._behind.get(handle)
+
     def _start(self, options: SSHOptions) -> GatewayHandle:
         if not self._swept:
             sweep()
             self._swept = True
+        for user in [user for user in self._behind if user.ended]:
+            del self._behind[user]
         for ended in [key for key, old in self._handles.items() if old.ended]:
             del self._handles[ended]
             if not any(options == ended[0] for options, _ in self._handles):
@@ -236,22 +248,12 @@ class GatewayPool:
             self._terminating = self._terminated = True
             handles = list(self._handles.values())
             self._handles.clear()
+            self._behind.clear()
         for handle in handles:
             handle.shutdown()
         with self._directory_lock:
             if self._directory is not None:
                 self._remove_directory()
-
-
-def _check_loop(user: GatewayHandle, hop: GatewayHandle) -> None:
-    way = [user]
-    handle: GatewayHandle | None = hop
-    while handle is not None:
-        way.append(handle)
-        if handle is user:
-            names = " -> ".join(handle.options.server for handle in way)
-            raise TunnelError(errno.ELOOP, f"{user.server}: its hops lead back to it: {names}")
-        handle = handle.behind
 
 
 def _remove(directory: RuntimeDirectory, owner: int) -> None:

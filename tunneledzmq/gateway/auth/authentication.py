@@ -6,21 +6,26 @@ import errno
 import logging
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import paramiko
 
 from ...shared.text import printable
-from ..login import Login, LoginError
+from ..login import Learned, Login, LoginError
 from ..questions import Questions
 from .agent import Agent, AgentError, AgentTimeout
 from .identities import Identities, Identity
 from .keyfiles import KeyFile, KeyFileError
 from .passwords import Passwords
-from .userauth import Answer, Failure, InfoRequest, KeyAccepted, NewPasswordWanted, Success
-
-if TYPE_CHECKING:
-    from ..sshtunnel.transport import ForwardTransport
+from .userauth import (
+    Answer,
+    Failure,
+    InfoRequest,
+    KeyAccepted,
+    NewPasswordWanted,
+    Success,
+    Userauth,
+)
 
 __all__ = ["authenticate"]
 
@@ -36,9 +41,34 @@ _MAX_METHODS = 10
 _SIGN_SHARE = 0.9
 
 
+class Session(Protocol):
+    """The session, as it is seen by who logs in."""
+
+    auth_handler: Userauth
+    disconnect_reason: str
+    """What the server said when it ended the session, if it did."""
+
+    def ensure_session(self) -> None:
+        """Ask for the authentication service.
+
+        Raises:
+            paramiko.SSHException: the session has ended.
+        """
+        ...
+
+    def is_active(self) -> bool:
+        """Whether the session lives."""
+        ...
+
+    def get_exception(self) -> Exception | None:
+        """Return what ended the session, once."""
+        ...
+
+
 def authenticate(
-    transport: ForwardTransport,
+    transport: Session,
     login: Login,
+    learned: Learned,
     questions: Questions,
     identities: Identities,
     *,
@@ -49,6 +79,7 @@ def authenticate(
     Args:
         transport: the session, of which the server is verified.
         login: as whom.
+        learned: what earlier logins have learned.
         questions: where the program's user is asked for secrets.
         identities: the keys.
         trusted: whether the server may be sent secrets.
@@ -56,7 +87,7 @@ def authenticate(
     Raises:
         LoginError: the server did not let us in.
     """
-    attempt = _Attempt(transport, login, questions, identities, trusted=trusted)
+    attempt = _Attempt(transport, login, learned, questions, identities, trusted=trusted)
     try:
         transport.ensure_session()
         attempt.run()
@@ -73,8 +104,9 @@ class _Attempt:
 
     def __init__(
         self,
-        transport: ForwardTransport,
+        transport: Session,
         login: Login,
+        learned: Learned,
         questions: Questions,
         identities: Identities,
         *,
@@ -85,7 +117,7 @@ class _Attempt:
         self._questions = questions
         self._identities = identities
         self._trusted = trusted
-        self._passwords = Passwords(login, questions)
+        self._passwords = Passwords(login, learned, questions)
         self._tried: list[str] = []
         # Whether there are keys that could not be tried.
         self._locked = False

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from ...shared.text import DISPLAY_LIMIT, printable
-from ..login import Login
+from ..login import Learned, Login
 from ..questions import Questions
 from .keyfiles import KeyFile, KeyFileError
 from .userauth import InfoRequest
@@ -29,12 +29,14 @@ class Passwords:
     """What can be told to one server, and who can be asked for it.
 
     Args:
-        login: has what the program gave; what is typed in is kept there for the next login.
+        login: has what the program gave.
+        learned: has what the user typed in before, and keeps what is typed in now.
         questions: where the program's user is asked.
     """
 
-    def __init__(self, login: Login, questions: Questions) -> None:
+    def __init__(self, login: Login, learned: Learned, questions: Questions) -> None:
         self._login = login
+        self._learned = learned
         self._questions = questions
         self._who = f"{login.user}@{login.host}"
         self.problems: list[str] = []
@@ -55,7 +57,7 @@ class Passwords:
     @property
     def _known(self) -> str | None:
         given = self._login.password
-        return self._login.typed_password if given is None else given
+        return self._learned.password if given is None else given
 
     def __iter__(self) -> Iterator[str]:
         """Return what to try for the method ``password``."""
@@ -74,7 +76,7 @@ class Passwords:
     def learn(self, right: bool) -> None:
         """Note whether the server was content with what it was told last."""
         if right and self._typed is not None:
-            self._login.typed_password = self._typed
+            self._learned.password = self._typed
         self._typed = None
 
     def respond(self, request: InfoRequest) -> list[str] | None:
@@ -115,7 +117,7 @@ class Passwords:
         if not file.locked:
             file.unlock(None)
             return
-        known = self._login.typed_passphrases.get(file.path, self._login.passphrase)
+        known = self._learned.passphrases.get(file.path, self._login.passphrase)
         if known is not None:
             try:
                 file.unlock(known)
@@ -123,7 +125,7 @@ class Passwords:
             except KeyFileError:
                 if known is self._login.passphrase:
                     raise
-                del self._login.typed_passphrases[file.path]  # the file is another one now
+                del self._learned.passphrases[file.path]  # the file is another one now
         for _ in range(self._login.number_of_password_prompts):
             passphrase = self._ask(f"Enter passphrase for key '{file.path}': ")
             if not passphrase:
@@ -133,7 +135,7 @@ class Passwords:
             except KeyFileError as exc:
                 failure = exc
             else:
-                self._login.typed_passphrases[file.path] = passphrase
+                self._learned.passphrases[file.path] = passphrase
                 return
         else:
             if self._login.number_of_password_prompts:

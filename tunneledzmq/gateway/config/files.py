@@ -1,7 +1,7 @@
-"""ssh_config(5) files as OpenSSH reads them, on paramiko's parser.
+"""ssh_config(5) files as OpenSSH reads them.
 
-What that lacks is added here: Include, OpenSSH's quoting and comments, the place of each line for
-messages, unknown words and malformed values (which are errors), and several CertificateFile.
+paramiko's parser lacks Include, OpenSSH's quoting and comments, the place of each line for
+messages, and an error for unknown words and malformed values.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import socket
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
-
-from paramiko.config import SSHConfig
 
 from ...shared.system.account import SYSTEM_SSH_DIRECTORY, open_to_others
 from ..login import LoginError
@@ -41,6 +39,9 @@ _MAX_SIZE = 1 << 24
 # Behind a word whose line sets nothing.
 _UNSET = "_unset"
 
+# Of all others, the first value counts.
+_ADD_UP = ("identityfile", "certificatefile")
+
 
 class Statement(NamedTuple):
     """A line that says something."""
@@ -53,12 +54,22 @@ class Statement(NamedTuple):
     """File and line, for messages."""
 
 
-class ClientConfig(SSHConfig):  # type: ignore[misc]
-    """paramiko's ``SSHConfig`` for one server.
+Found = dict[str, list[Statement]]
 
-    paramiko gets the *numbers* of blocks and statements in place of their texts, of which it would
-    misread some. From its ``parse`` and ``_lookup`` come the blocks, the passes over them and the
-    rule that the first value counts, while IdentityFile adds up.
+
+class Line(NamedTuple):
+    """A line, and the block that it is in."""
+
+    block: int
+    key: str
+    """Its word, as :func:`canonical_word` has it."""
+
+    statement: Statement | None
+    """`None`: the block begins."""
+
+
+class ClientConfig:
+    """What the files say of one server.
 
     Args:
         name: of the server, for messages.
@@ -68,23 +79,20 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
     """
 
     def __init__(self, name: str, tokens: Tokens, directory: str, timeout: float) -> None:
-        super().__init__()
         self._name = name
         self._tokens = tokens
         self._directory = directory
         self._timeout = timeout
-        self._statements: list[Statement] = []
+        self._lines: list[Line] = []
         # The first is for what stands outside of blocks.
         self._blocks = [Block("", (), None)]
-        # Lines with a word that nobody knows, unless IgnoreUnknown says otherwise.
-        self._unknown: list[int] = []
         # Of the pass over the blocks: which of them count, and the HostName of the final pass.
         self._active: dict[int, bool] = {}
         self._final_host: str | None = None
 
     def give(self, word: str, value: Any) -> None:
         """Set something before any file does."""
-        self.parse([self._add(word, Statement(word, value, "the options"))])
+        self._lines.append(Line(0, word, Statement(word, value, "the options")))
 
     def read(self, path: str, *, of_user: bool, check_owner: bool = False) -> None:
         """Read a file.
@@ -97,51 +105,46 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
             OSError: it cannot be opened.
             LoginError: something is wrong in it, or in a file that it includes.
         """
-        self.parse(self._lines(path, 0, 0, of_user=of_user, check_owner=check_owner))
+        self._read(path, 0, 0, of_user=of_user, check_owner=check_owner)
 
-    def lookup(self, hostname: str) -> dict[str, list[Statement]]:
-        """Return what counts for a server, by word (see :mod:`.config_words`).
+    def lookup(self) -> Found:
+        """Return what counts, by word (see :mod:`.words`).
 
         Raises:
             LoginError: a condition cannot be evaluated.
         """
-        self._active = {0: True}
-        found = self._lookup(hostname)
-        self._check_unknown(found)
+        found: Found = {}
+        self._go_through(found)
         wanted = (c.kind == "final" for block in self._blocks for c in block.criteria)
         if any(wanted):
             family = self._value(found, "addressfamily", socket.AF_UNSPEC)
             host = canonical_host(self._situation(found).tokens.host, family)
             # From now on it is settled, whatever HostName the final pass finds.
             self._final_host = host
-            found["hostname"] = len(self._statements)
-            self._statements.append(Statement("HostName", host.replace("%", "%%"), "final pass"))
-            self._active = {0: True}
-            found = self._lookup(hostname, found)
-        result: dict[str, list[Statement]] = {}
+            found["hostname"] = [Statement("HostName", host.replace("%", "%%"), "final pass")]
+            self._go_through(found)
         # A line that sets nothing comes behind those that do.
-        for _, numbers in sorted(found.items(), key=lambda item: item[0].endswith(_UNSET)):
-            for number in numbers if isinstance(numbers, list) else [numbers]:
-                statement = self._statements[int(number)]
-                result.setdefault(canonical_word(statement.word), []).append(statement)
-        return result
+        for key in [key for key in found if key.endswith(_UNSET)]:
+            statements = [statement._replace(value=None) for statement in found.pop(key)]
+            found.setdefault(key.removesuffix(_UNSET), []).extend(statements)
+        return found
 
-    # paramiko's seams
+    def _go_through(self, found: Found) -> None:
+        """Add what the lines say, one after the other: conditions see what was found before."""
+        self._active = {0: True}
+        for block, key, statement in self._lines:
+            active = self._is_active(block, found)
+            if statement is None:
+                continue
+            if not is_known(key):
+                self._check_ignored(statement, found)
+            elif active:
+                key = key + _UNSET if statement.value is UNSET else key
+                statements = found.setdefault(key, [])
+                if not statements or (key in _ADD_UP and statement not in statements):
+                    statements.append(statement)
 
-    def _get_matches(self, match: str) -> list[int]:
-        return [int(match)]
-
-    def _does_match(
-        self,
-        match_list: list[int],
-        target_hostname: str,
-        canonical: bool,
-        final: bool,
-        options: dict[str, Any],
-    ) -> bool:
-        return all(self._is_active(number, options) for number in match_list)
-
-    def _is_active(self, number: int, found: dict[str, Any]) -> bool:
+    def _is_active(self, number: int, found: Found) -> bool:
         if number not in self._active:
             block = self._blocks[number]
             try:
@@ -152,12 +155,12 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
                 raise self._error(block.where, str(exc)) from None
         return self._active[number]
 
-    def _situation(self, found: dict[str, Any]) -> Situation:
+    def _situation(self, found: Found) -> Situation:
         asked = self._tokens
         value = partial(self._value, found)
         host = self._final_host or asked.host_argument
         if self._final_host is None and "hostname" in found:
-            line = self._statements[int(found["hostname"])]
+            line = found["hostname"][0]
             try:
                 host = asked.expand(line.value, HOST_NAME_TOKENS)
             except ValueError as exc:
@@ -179,18 +182,15 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
             run=self._run,
         )
 
-    def _value(self, found: dict[str, Any], word: str, default: Any) -> Any:
-        return self._statements[int(found[word])].value if word in found else default
+    def _value(self, found: Found, word: str, default: Any) -> Any:
+        return found[word][0].value if word in found else default
 
-    def _check_unknown(self, found: dict[str, Any]) -> None:
-        """Raise where a line has an unknown word, and no IgnoreUnknown before it covers that."""
-        ignoring = int(found.get("ignoreunknown", len(self._statements)))
-        for number in self._unknown:
-            word, _, where = self._statements[number]
-            if number < ignoring or not match_list(
-                word.lower(), self._statements[ignoring].value, ignore_case=True
-            ):
-                raise self._error(where, f"bad configuration option: {word} (see IgnoreUnknown)")
+    def _check_ignored(self, unknown: Statement, found: Found) -> None:
+        """Raise where no IgnoreUnknown before a line covers its word."""
+        word, _, where = unknown
+        ignored = self._value(found, "ignoreunknown", "")
+        if not ignored or not match_list(word.lower(), ignored, ignore_case=True):
+            raise self._error(where, f"bad configuration option: {word} (see IgnoreUnknown)")
 
     def _run(self, command: str) -> bool:
         logger.debug("%s: Match exec: %s", self._name, command)
@@ -208,10 +208,8 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
 
     # Lines
 
-    def _lines(
-        self, path: str, outer: int, depth: int, *, of_user: bool, check_owner: bool
-    ) -> Iterator[str]:
-        """Yield the lines of a file, and of those that it includes, as paramiko is to see them."""
+    def _read(self, path: str, outer: int, depth: int, *, of_user: bool, check_owner: bool) -> None:
+        """Note the lines of a file, and of those that it includes."""
         block = outer
         with open(path, "rb", opener=_open_at_once) as file:
             if check_owner:
@@ -232,33 +230,19 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
                     criteria = parse_host(arguments) if key == "host" else parse_match(rest)
                     block = len(self._blocks)
                     self._blocks.append(Block(where, criteria, outer))
-                    yield f"match {block}"
+                    self._lines.append(Line(block, key, None))
                 elif key == "include":
                     for included in self._included(rest, of_user, depth):
-                        yield from self._include(included, block, depth + 1, of_user, where)
-                    yield f"match {block}"
+                        self._include(included, block, depth + 1, of_user, where)
                 else:
-                    yield from self._statement(key, word, rest, where)
+                    self._note(block, key, Statement(word, rest, where))
             except ValueError as exc:
                 raise self._error(where, str(exc)) from None
 
-    def _statement(self, key: str, word: str, rest: str, where: str) -> Iterator[str]:
-        arguments = split_arguments(rest)
-        if not is_known(key):
-            self._unknown.append(len(self._statements))
-            self._statements.append(Statement(word, None, where))
-            return
-        value = parser_of(key)(arguments, rest)
-        if value is UNSET:
-            yield self._add(f"{key}{_UNSET}", Statement(word, None, where))
-        else:
-            yield self._add(key, Statement(word, value, where))
-
-    def _add(self, key: str, statement: Statement) -> str:
-        self._statements.append(statement)
-        # For paramiko, only IdentityFile adds up.
-        key = "identityfile" if key == "certificatefile" else key
-        return f"{key} {len(self._statements) - 1}"
+    def _note(self, block: int, key: str, line: Statement) -> None:
+        arguments = split_arguments(line.value)
+        value = parser_of(key)(arguments, line.value) if is_known(key) else None
+        self._lines.append(Line(block, key, line._replace(value=value)))
 
     def _included(self, rest: str, of_user: bool, depth: int) -> Iterator[str]:
         if depth == _MAX_DEPTH:
@@ -274,15 +258,12 @@ class ClientConfig(SSHConfig):  # type: ignore[misc]
             directory = os.path.join(self._tokens.home, ".ssh") if of_user else SYSTEM_SSH_DIRECTORY
             yield from sorted(glob.glob(os.path.join(directory, pattern)))
 
-    def _include(
-        self, path: str, block: int, depth: int, of_user: bool, where: str
-    ) -> Iterator[str]:
+    def _include(self, path: str, block: int, depth: int, of_user: bool, where: str) -> None:
         if os.path.isdir(path):  # for OpenSSH it has no lines
             self._check_owner(path, os.stat(path))
             return
-        yield f"match {block}"
         try:
-            yield from self._lines(path, block, depth, of_user=of_user, check_owner=True)
+            self._read(path, block, depth, of_user=of_user, check_owner=True)
         except FileNotFoundError:
             return  # a link to nothing, or somebody was faster
         except OSError as exc:

@@ -107,7 +107,7 @@ def _read(request: Request) -> dict[str, list[Statement]]:
         config.give("port", request.port)
     if request.config_file is not None:
         _read_files(request, config, request.config_file)
-    return config.lookup(request.host)
+    return config.lookup()
 
 
 def _read_files(request: Request, config: ClientConfig, path: str) -> None:

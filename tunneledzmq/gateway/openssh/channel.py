@@ -6,15 +6,12 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from ..traffic.connection import Connection
-from ..traffic.pump import READ, WRITE
+from ..traffic import transport
+from ..traffic.pump import READ, WRITE, Pump
 from ..traffic.window import FIRST_SIZE
 from . import mux
-
-if TYPE_CHECKING:
-    from .transport import OpenSSHTransport
 
 __all__ = ["Channel"]
 
@@ -31,12 +28,36 @@ _READ_SIZE = 1 << 18
 _CONNECT_TIMEOUT = 2.0
 
 
+class Master(Protocol):
+    """The session, as its channels see it."""
+
+    pump: Pump
+    control_path: str
+    """Where ssh listens."""
+
+    def start_waiting(self) -> None:
+        """Ask for the channels whose turn it is: this one has been taken."""
+        ...
+
+    def refuse(self, channel: Channel, text: str) -> None:
+        """There is no such channel, and why."""
+        ...
+
+    def forget(self, channel: transport.Channel) -> None:
+        """Let go of a channel."""
+        ...
+
+    def check_alive(self) -> bool:
+        """Tell whether the master lives, and end the session if it does not."""
+        ...
+
+
 class Watched:
     """A socket as a source of the pump, which closes with it."""
 
-    def __init__(self, sock: socket.socket, transport: OpenSSHTransport) -> None:
+    def __init__(self, sock: socket.socket, pump: Pump) -> None:
         self.sock = sock
-        self._pump = transport.pump
+        self._pump = pump
         self.on_read: Callable[[], None] = sock.close
         self.on_write: Callable[[], None] = sock.close
         sock.setblocking(False)
@@ -88,11 +109,11 @@ class Channel:
     """
 
     def __init__(
-        self, transport: OpenSSHTransport, connection: Connection, remote: tuple[str, int]
+        self, master: Master, connection: transport.Channel, remote: tuple[str, int]
     ) -> None:
         self.connection = connection
         self.remote = remote
-        self._transport = transport
+        self._master = master
         self._sockets: list[Watched] = []
 
         # Whether ssh has taken the control connection, and whether it has closed it.
@@ -116,7 +137,7 @@ class Channel:
         control = socket.socket(socket.AF_UNIX)
         self._control = self._watched(control)
         control.settimeout(_CONNECT_TIMEOUT)
-        control.connect(self._transport.control_path)
+        control.connect(self._master.control_path)
         ours, their_input = socket.socketpair()
         with their_input:
             self._to_ssh = self._watched(ours)
@@ -136,7 +157,7 @@ class Channel:
         self._control.watch(READ)
 
     def _watched(self, sock: socket.socket) -> Watched:
-        self._sockets.append(Watched(sock, self._transport))
+        self._sockets.append(Watched(sock, self._master.pump))
         return self._sockets[-1]
 
     # The channel's life
@@ -151,19 +172,19 @@ class Channel:
         for kind, text in self._replies.feed(data):
             if kind == mux.HELLO:
                 self.greeted = True
-                self._transport.start_waiting()
+                self._master.start_waiting()
             elif kind == mux.SESSION_OPENED:
                 self._from_ssh.watch(READ)
                 self.connection.opened(0, _OUT_WINDOW, _OUT_WINDOW)
             elif kind in mux.FAILURES:
-                self._transport.refuse(self, text)
+                self._master.refuse(self, text)
 
     def _on_control_eof(self) -> None:
         self._control.close()
-        if not self._transport.check_alive():
+        if not self._master.check_alive():
             return  # the transport ends everything
         if not self.connection.answered:
-            self._transport.refuse(self, "ssh gave the channel up")
+            self._master.refuse(self, "ssh gave the channel up")
             return
         self._control_eof = True
         self._close_if_done()
@@ -225,7 +246,7 @@ class Channel:
             self._from_ssh.close()
             self._close_if_done()
         else:
-            self._transport.forget(self.connection)
+            self._master.forget(self.connection)
 
     # From the server
 
@@ -241,7 +262,7 @@ class Channel:
             return
         if data:
             self._feed(data)
-        elif self._transport.check_alive():
+        elif self._master.check_alive():
             self._input_eof = True
             self._from_ssh.close()
             self.connection.eof()

@@ -61,7 +61,7 @@ _CONNECT_TIMEOUT = 10.0
 _ALIVE_INTERVAL = 15
 
 
-@dataclass
+@dataclass(frozen=True)
 class OpenSSHLogin(Login):
     """How to log in with ``ssh``; what ssh itself sees to is not in it."""
 

@@ -19,9 +19,9 @@ from ...shared.directory import restore
 from ...shared.listener import address_of
 from ...shared.system.tcp import watch_peer
 from ..attempt import Attempt
-from ..backend import Transport
-from ..sshtunnel.handshake import connect
+from ..reach.connect import connect
 from ..traffic.servers import StreamServer, TCPServer
+from ..traffic.transport import Transport
 from . import mux
 from .answers import Answers
 from .command import OpenSSHLogin, master_command

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 
-from ..traffic.connection import Connection
+from ..traffic import transport
 from ..traffic.pump import READ, Pump
 from ..traffic.window import Path
 from . import mux
@@ -67,7 +67,7 @@ class OpenSSHTransport:
         self.path = Path()
         # ssh takes data at all times.
         self.writable = True
-        self.paused: list[Connection] = []
+        self.paused: list[transport.Channel] = []
         self._on_end = on_end
         self._process = process
         self._said = said
@@ -88,10 +88,10 @@ class OpenSSHTransport:
         except BaseException:
             keeper.close()
             raise
-        self._keeper = Watched(keeper, self)
+        self._keeper = Watched(keeper, self.pump)
         self._keeper.on_read = self._read_keeper
         waker, wakened = socket.socketpair()
-        self._waker, self._wakened = Watched(waker, self), Watched(wakened, self)
+        self._waker, self._wakened = Watched(waker, self.pump), Watched(wakened, self.pump)
         self._wakened.on_read = self._on_wakened
         self._stderr = _Descriptor(process.stderr, self._read_stderr) if process else None
         self._life = _Descriptor(process.life, self._end) if process else None
@@ -122,7 +122,7 @@ class OpenSSHTransport:
 
     # For connections, with the pump's lock held
 
-    def open(self, connection: Connection, remote: tuple[str, int]) -> int:
+    def open(self, connection: transport.Channel, remote: tuple[str, int]) -> int:
         """Ask ssh for a channel to `remote`; return a number for it."""
         number = next(self._numbers)
         channel = self._channels[number] = Channel(self, connection, remote)
@@ -132,29 +132,29 @@ class OpenSSHTransport:
             self._waker.sock.send(b"\0")
         return number
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: transport.Channel) -> None:
         """Let go of a channel."""
         channel = self._channels.pop(connection.id, None)
         if channel is not None:
             channel.close()
             self._asking.discard(channel)
 
-    def send_data(self, connection: Connection, size: int) -> None:
+    def send_data(self, connection: transport.Channel, size: int) -> None:
         """Send `size` bytes of :attr:`read_buffer`."""
         if (channel := self._channels.get(connection.id)) is not None:
             channel.send(self.read_buffer[:size])
 
-    def send_eof(self, connection: Connection) -> None:
+    def send_eof(self, connection: transport.Channel) -> None:
         """Tell the server that nothing more comes."""
         if (channel := self._channels.get(connection.id)) is not None:
             channel.send_eof()
 
-    def send_close(self, connection: Connection) -> None:
+    def send_close(self, connection: transport.Channel) -> None:
         """Close our side of the channel."""
         if (channel := self._channels.get(connection.id)) is not None:
             channel.end()
 
-    def send_window_adjust(self, connection: Connection, size: int) -> None:
+    def send_window_adjust(self, connection: transport.Channel, size: int) -> None:
         """Let the server send `size` more bytes."""
         if (channel := self._channels.get(connection.id)) is not None:
             channel.adjust(size)

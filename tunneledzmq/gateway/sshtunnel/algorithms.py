@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
+
+import paramiko
 
 from ..config.wildcards import match_list, match_pattern
 from ..login import Login, LoginError
-
-if TYPE_CHECKING:
-    from .transport import ForwardTransport
 
 __all__ = ["apply_list", "choose_algorithms", "order_by_known"]
 
@@ -22,7 +20,7 @@ _OLD_NAMES = {"curve25519-sha256": "curve25519-sha256@libssh.org"}
 
 
 def choose_algorithms(
-    transport: ForwardTransport, login: Login, known_types: Collection[str]
+    transport: paramiko.Transport, login: Login, known_types: Collection[str]
 ) -> None:
     """Set what is offered to the server, in which order.
 

@@ -14,12 +14,14 @@ from sshtunnel import BaseSSHTunnelForwarderError, SSHTunnelForwarder, _ForwardH
 from ...shared.listener import address_of
 from ..attempt import Attempt
 from ..auth import authenticate, load_identities
-from ..login import Login, LoginError
+from ..login import Learned, Login, LoginError
+from ..reach.connect import connect
 from ..reach.proxy_command import explain
-from ..traffic.pump import Link, Pump
+from ..traffic.pump import Pump
 from ..traffic.servers import StreamServer, TCPServer
 from ..trust.known_hosts import fingerprint
-from .handshake import connect, handshake
+from .handshake import handshake
+from .link import Link
 from .transport import ForwardTransport
 
 __all__ = ["TunnelForwarder"]
@@ -49,6 +51,7 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
             logger=logging.getLogger("tunneledzmq.sshtunnel"),
         )
         self.login = login
+        self._learned = Learned()
         self._on_end = on_end
         # The attempt of the thread that logs in, for the seams that sshtunnel calls on it.
         self._dialling = threading.local()
@@ -108,13 +111,13 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         identities = load_identities(self.login)
         transport = self._dialling.transport = self._get_transport()
         try:
-            trusted = handshake(transport, self.login)
+            trusted = handshake(transport, self.login, self._learned)
         except LoginError as exc:
             raise explain(exc, self._dialling.sock, self.login) from exc
         questions = attempt.questions
         key = transport.get_remote_server_key()
         questions.tell("host key", f"{key.get_name()} {fingerprint(key)}")
-        authenticate(transport, self.login, questions, identities, trusted=trusted)
+        authenticate(transport, self.login, self._learned, questions, identities, trusted=trusted)
         questions.tell("authenticate", f"as {self.login.user}")
         attempt.check()
         # The session has no need to wake up now and then any more.

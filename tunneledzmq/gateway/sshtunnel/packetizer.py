@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_WINDOW_ADJUST
 from paramiko.message import Message
 from paramiko.packet import NeedRekeyException, Packetizer
 from paramiko.ssh_exception import SSHException
 
+from ..traffic.pump import Pump
+from ..traffic.transport import Channel
 from .ciphers import EtmOpener, EtmSealer, GcmOpener, GcmSealer, Opener, Sealer
 from .compression import Decompressor
 from .identification import MAX_LINE
+from .link import Link
 from .message import FarMessage
-
-if TYPE_CHECKING:
-    from ..traffic.connection import Connection
-    from ..traffic.pump import Link
-    from .transport import ForwardTransport
 
 __all__ = ["HEADROOM", "TAILROOM", "BatchPacketizer", "LinkPacketizer", "packetizer_class"]
 
@@ -53,6 +51,24 @@ _RANDOM_SIZE = 1 << 14
 _DISABLED = "TUNNELEDZMQ_NO_BATCHES"
 
 
+class Session(Protocol):
+    """The session, as its packetizer sees it."""
+
+    pump: Pump
+    in_kex: bool
+    """Whether a key exchange goes on."""
+
+    @property
+    def connections(self) -> Mapping[int, Channel]:
+        """Its channels, by our numbers."""
+        ...
+
+    @property
+    def expects_packet(self) -> bool:
+        """Whether a key exchange allows certain messages only."""
+        ...
+
+
 class LinkPacketizer(Packetizer):  # type: ignore[misc]
     """paramiko's packetizer over a :class:`Link`, with OpenSSH's limits for re-keying."""
 
@@ -60,7 +76,7 @@ class LinkPacketizer(Packetizer):  # type: ignore[misc]
     REKEY_PACKETS = 1 << 31
     REKEY_BYTES = 1 << 36
 
-    transport: ForwardTransport
+    session: Session
     # Called with the server's identification (RFC 4253, section 4.2).
     on_banner: Callable[[str], None]
 
@@ -71,7 +87,7 @@ class LinkPacketizer(Packetizer):  # type: ignore[misc]
 
     def release(self) -> None:
         """Drop what the session has needed: it has ended."""
-        del self.transport
+        del self.session
         self.on_banner = lambda line: None
 
     def read_line(self) -> bytes:
@@ -124,19 +140,19 @@ class LinkPacketizer(Packetizer):  # type: ignore[misc]
     def start_handshake(self, timeout: float) -> None:
         """Start no timer thread: whoever dials has a deadline for all of the login."""
 
-    def send_data(self, connection: Connection, buffer: memoryview, size: int) -> None:
+    def send_data(self, channel: Channel, buffer: memoryview, size: int) -> None:
         """Send channel data, in packets of the channel's size.
 
         Args:
-            connection: whose data it is.
+            channel: whose data it is.
             buffer: the data, from :data:`HEADROOM` on, with :data:`TAILROOM` behind it.
             size: the data's.
         """
-        for start in range(HEADROOM, HEADROOM + size, connection.max_packet):
-            end = min(start + connection.max_packet, HEADROOM + size)
+        for start in range(HEADROOM, HEADROOM + size, channel.max_packet):
+            end = min(start + channel.max_packet, HEADROOM + size)
             message = Message()
             message.add_byte(_DATA)
-            message.add_int(connection.remote_id)
+            message.add_int(channel.remote_id)
             message.add_string(bytes(buffer[start:end]))
             self.send_message(message)
 
@@ -144,7 +160,7 @@ class LinkPacketizer(Packetizer):  # type: ignore[misc]
 class BatchPacketizer(LinkPacketizer):
     """Reads and writes packets in batches, and channel data without detours.
 
-    Data and window adjusts of channels go straight to their :class:`Connection`; every other
+    Data and window adjusts of channels go straight to their channel; every other
     message goes the way that it goes in paramiko. The methods that send are called with the
     pump's lock held.
     """
@@ -238,13 +254,13 @@ class BatchPacketizer(LinkPacketizer):
         self._link.sent(size)
         self._count_sent(sealer, size)
 
-    def send_data(self, connection: Connection, buffer: memoryview, size: int) -> None:
+    def send_data(self, channel: Channel, buffer: memoryview, size: int) -> None:
         """Send channel data, in packets of the channel's size, encrypted where it lies."""
         sealer = self._sealer
         if sealer is None or self._deflate is not None:
-            super().send_data(connection, buffer, size)
+            super().send_data(channel, buffer, size)
             return
-        step = connection.max_packet
+        step = channel.max_packet
         overhead = 4 + HEADROOM + TAILROOM + sealer.tag_size
         out, begin = self._link.room(size + overhead * (size // step + 1))
         at = begin
@@ -255,7 +271,7 @@ class BatchPacketizer(LinkPacketizer):
             end = start + HEADROOM + count
             padding = _padding(HEADROOM + count)
             stop = end + padding
-            _HEADER.pack_into(buffer, start, padding, MSG_CHANNEL_DATA, connection.remote_id, count)
+            _HEADER.pack_into(buffer, start, padding, MSG_CHANNEL_DATA, channel.remote_id, count)
             # The padding lies on the next packet's data, and the next header on this one's.
             covered = bytes(buffer[end:stop]) if rest else None
             buffer[end:stop] = self._random_bytes(padding)
@@ -292,7 +308,7 @@ class BatchPacketizer(LinkPacketizer):
             SSHException: what came is no SSH.
         """
         while self._opener is not None:
-            with self.transport.pump.lock:
+            with self.session.pump.lock:
                 message = self._read_batch(self._opener)
             if message is not None:
                 return message
@@ -302,7 +318,7 @@ class BatchPacketizer(LinkPacketizer):
                 alive = not self.closed
             if not alive:
                 raise EOFError
-            if self.need_rekey() and not self.transport.in_kex:
+            if self.need_rekey() and not self.session.in_kex:
                 raise NeedRekeyException
         result: tuple[int, Message] = super().read_message()
         return result
@@ -311,10 +327,10 @@ class BatchPacketizer(LinkPacketizer):
         """Handle what is in the buffer, up to a message for paramiko."""
         link, plain = self._link, self._plain
         data, begin = link.buffer, link.start
-        connections = self.transport.connections
-        direct = self._inflate is None and not self.transport.expects_packet
+        channels = self.session.connections
+        direct = self._inflate is None and not self.session.expects_packet
         # Data of one channel, to be delivered at once: plain[first:end].
-        receiver: Connection | None = None
+        receiver: Channel | None = None
         first = end = HEADROOM
         message = None
         while message is None and (length := self._next_length(opener)):
@@ -331,27 +347,27 @@ class BatchPacketizer(LinkPacketizer):
             padding, kind, number, value = _HEADER.unpack_from(plain, at)
             if padding + 2 > length:
                 raise SSHException("Invalid packet padding")
-            connection = None
+            channel = None
             if (
                 direct
                 and kind in (MSG_CHANNEL_DATA, MSG_CHANNEL_WINDOW_ADJUST)
                 and HEADROOM + padding <= length
             ):
-                connection = connections.get(number)
-            if connection is None:
+                channel = channels.get(number)
+            if channel is None:
                 message = self._message(bytes(plain[at + 1 : at + length - padding]))
                 plain[at:end] = covered
                 continue
             plain[at:end] = covered
             if kind == MSG_CHANNEL_WINDOW_ADJUST:
-                connection.window_adjust(value)
+                channel.window_adjust(value)
                 continue
             if HEADROOM + value + padding > length:
                 raise SSHException("channel data longer than its packet")
-            if connection is not receiver:
+            if channel is not receiver:
                 if receiver is not None:
                     receiver.feed(plain[first:end])
-                receiver, first = connection, end
+                receiver, first = channel, end
             end += value
         if receiver is not None:
             receiver.feed(plain[first:end])

@@ -1,7 +1,7 @@
 """paramiko's `Transport` with the pump inside: what of paramiko's session layer we lean on.
 
-Channels here are :class:`Connection` objects that never block, in place of ``paramiko.Channel``
-with its locks, buffers and waiting threads.
+Channels never block here; they stand in place of ``paramiko.Channel`` with its locks, buffers and
+waiting threads.
 """
 
 from __future__ import annotations
@@ -14,21 +14,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import paramiko
 from paramiko.common import (
     DEBUG,
     MSG_CHANNEL_CLOSE,
-    MSG_CHANNEL_DATA,
     MSG_CHANNEL_EOF,
-    MSG_CHANNEL_EXTENDED_DATA,
     MSG_CHANNEL_FAILURE,
     MSG_CHANNEL_OPEN,
     MSG_CHANNEL_OPEN_FAILURE,
     MSG_CHANNEL_OPEN_SUCCESS,
     MSG_CHANNEL_REQUEST,
-    MSG_CHANNEL_SUCCESS,
     MSG_CHANNEL_WINDOW_ADJUST,
     MSG_DISCONNECT,
     MSG_GLOBAL_REQUEST,
@@ -42,16 +39,14 @@ from paramiko.message import Message
 
 from ...shared.text import DISPLAY_LIMIT, printable
 from ..auth.userauth import Userauth
-from ..traffic.connection import Connection
-from ..traffic.pump import Link
 from ..traffic.refusal import refusal
+from ..traffic.transport import Channel
 from ..traffic.window import FIRST_SIZE, Path
+from .channels import HANDLERS, HARMLESS, Handler
 from .identification import read_identification
+from .link import Link
 from .message import FarMessage
 from .packetizer import HEADROOM, TAILROOM, LinkPacketizer, packetizer_class
-
-if TYPE_CHECKING:
-    Handler = Callable[[Connection, Message], None]
 
 __all__ = ["ForwardTransport"]
 
@@ -120,10 +115,10 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         self.link = link
         self._on_end = on_end
         # Channels until the server has closed them too, by our numbers.
-        self.connections: dict[int, Connection] = {}
+        self.connections: dict[int, Channel] = {}
         self._numbers = count()
-        # Connections that wait until the session takes data again, and messages that do.
-        self.paused: list[Connection] = []
+        # Channels that wait until the session takes data again, and messages that do.
+        self.paused: list[Channel] = []
         self._deferred: list[Message] = []
         self._service_accepted = threading.Event()
         self.path = Path()
@@ -135,7 +130,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         self._pinned: bytes | None = None
 
         super().__init__(link, packetizer_class=packetizer_class())
-        self.packetizer.transport = self
+        self.packetizer.session = self
         self.set_log_channel("tunneledzmq.paramiko")
         options = self.get_security_options()
         known = options.ciphers
@@ -151,9 +146,11 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         for kind in range(256):
             if kind not in MSG_NAMES:
                 self._handler_table[kind] = self._refuse_message
-        # For a channel that is not there (any more), these are no error to OpenSSH.
-        for kind in _HARMLESS:
-            self._handler_table[kind] = partial(self._on_harmless, _CHANNEL_HANDLERS[kind])
+        # paramiko's table of what is for a channel.
+        self._channel_handler_table = {**HANDLERS, MSG_CHANNEL_REQUEST: self._on_request}
+        for kind in HARMLESS:
+            handler = self._channel_handler_table[kind]
+            self._handler_table[kind] = partial(self._on_harmless, handler)
         link.on_writable = self.resume
 
     def pin_host_key(self, key: paramiko.PKey) -> None:
@@ -185,6 +182,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         self._asked.clear()
         self._read_buffer = self.read_buffer = memoryview(b"")
         self._handler_table.clear()
+        self._channel_handler_table.clear()
 
     @property
     def writable(self) -> bool:
@@ -209,14 +207,14 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         """End the session at once."""
         self.link.abort()
 
-    # For connections, with the pump's lock held
+    # For channels, with the pump's lock held
 
-    def open(self, connection: Connection, remote: tuple[str, int]) -> int:
+    def open(self, channel: Channel, remote: tuple[str, int]) -> int:
         """Ask the server to connect to `remote`; return the channel's number."""
         number = next(self._numbers) & 0xFFFFFFFF
-        self.connections[number] = connection
+        self.connections[number] = channel
         # For paramiko, which looks up a channel for every message that it dispatches.
-        self._channels.put(number, connection)
+        self._channels.put(number, channel)
         message = _message(MSG_CHANNEL_OPEN)
         message.add_string("direct-tcpip")
         message.add_int(number)
@@ -228,35 +226,31 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         self.send(message)
         return number
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, channel: Channel) -> None:
         """Forget a channel that both sides have closed."""
-        self.connections.pop(connection.id, None)
-        self._channels.delete(connection.id)
+        self.connections.pop(channel.id, None)
+        self._channels.delete(channel.id)
 
-    def send_data(self, connection: Connection, size: int) -> None:
+    def send_data(self, channel: Channel, size: int) -> None:
         """Send `size` bytes of :attr:`read_buffer`; only while :attr:`writable`."""
         with suppress(EOFError):  # as in send()
-            self.packetizer.send_data(connection, self._read_buffer, size)
+            self.packetizer.send_data(channel, self._read_buffer, size)
 
-    def send_eof(self, connection: Connection) -> None:
+    def send_eof(self, channel: Channel) -> None:
         """Tell the server that nothing more comes."""
-        self._send_to_channel(MSG_CHANNEL_EOF, connection)
+        self._send_to_channel(MSG_CHANNEL_EOF, channel)
 
-    def send_close(self, connection: Connection) -> None:
+    def send_close(self, channel: Channel) -> None:
         """Close our side of the channel."""
-        self._send_to_channel(MSG_CHANNEL_CLOSE, connection)
+        self._send_to_channel(MSG_CHANNEL_CLOSE, channel)
 
-    def refuse_request(self, connection: Connection) -> None:
-        """Answer a request for which direct-tcpip channels have no use."""
-        self._send_to_channel(MSG_CHANNEL_FAILURE, connection)
-
-    def send_window_adjust(self, connection: Connection, size: int) -> None:
+    def send_window_adjust(self, channel: Channel, size: int) -> None:
         """Let the server send `size` more bytes."""
-        self._send_to_channel(MSG_CHANNEL_WINDOW_ADJUST, connection, size)
+        self._send_to_channel(MSG_CHANNEL_WINDOW_ADJUST, channel, size)
 
-    def _send_to_channel(self, kind: int, connection: Connection, *values: int) -> None:
+    def _send_to_channel(self, kind: int, channel: Channel, *values: int) -> None:
         message = _message(kind)
-        message.add_int(connection.remote_id)
+        message.add_int(channel.remote_id)
         for value in values:
             message.add_int(value)
         self.send(message)
@@ -439,12 +433,16 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
             self._log(DEBUG, f"channel {number}: {reason}")
             connection.refused(reason)
 
+    def _on_request(self, channel: Channel, m: Message) -> None:
+        # direct-tcpip channels have no use for any.
+        m.get_text()
+        if m.get_boolean():
+            self._send_to_channel(MSG_CHANNEL_FAILURE, channel)
+
     def _on_harmless(self, handle: Handler, m: Message) -> None:
         connection = self.connections.get(m.get_int())
         if connection is not None:
             handle(connection, m)
-
-    _channel_handler_table: dict[int, Handler]
 
 
 def _reason(error: Exception | None) -> str:
@@ -458,63 +456,3 @@ def _message(kind: int) -> Message:
     message = Message()
     message.add_byte(bytes([kind]))
     return message
-
-
-def _on_data(connection: Connection, m: Message) -> None:
-    data = memoryview(m.get_binary())
-    with connection.pump.lock:
-        connection.feed(data)
-
-
-def _on_extended_data(connection: Connection, m: Message) -> None:
-    # direct-tcpip has no such data, but it takes up window.
-    m.get_int()
-    with connection.pump.lock:
-        connection.skip(len(m.get_binary()))
-
-
-def _on_window_adjust(connection: Connection, m: Message) -> None:
-    with connection.pump.lock:
-        connection.window_adjust(m.get_int())
-
-
-def _on_eof(connection: Connection, m: Message) -> None:
-    with connection.pump.lock:
-        connection.eof()
-
-
-def _on_close(connection: Connection, m: Message) -> None:
-    with connection.pump.lock:
-        connection.close()
-
-
-def _on_request(connection: Connection, m: Message) -> None:
-    m.get_text()
-    transport = connection.transport
-    if m.get_boolean() and isinstance(transport, ForwardTransport):
-        transport.refuse_request(connection)
-
-
-def _ignore(connection: Connection, m: Message) -> None:
-    pass
-
-
-_CHANNEL_HANDLERS: dict[int, Handler] = {
-    MSG_CHANNEL_SUCCESS: _ignore,
-    MSG_CHANNEL_FAILURE: _ignore,
-    MSG_CHANNEL_DATA: _on_data,
-    MSG_CHANNEL_EXTENDED_DATA: _on_extended_data,
-    MSG_CHANNEL_WINDOW_ADJUST: _on_window_adjust,
-    MSG_CHANNEL_REQUEST: _on_request,
-    MSG_CHANNEL_EOF: _on_eof,
-    MSG_CHANNEL_CLOSE: _on_close,
-}
-
-_HARMLESS = (
-    MSG_CHANNEL_SUCCESS,
-    MSG_CHANNEL_FAILURE,
-    MSG_CHANNEL_WINDOW_ADJUST,
-    MSG_CHANNEL_REQUEST,
-)
-
-ForwardTransport._channel_handler_table = _CHANNEL_HANDLERS

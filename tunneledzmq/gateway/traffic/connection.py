@@ -7,7 +7,7 @@ import socket
 import time
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from paramiko.ssh_exception import SSHException
 
@@ -15,10 +15,8 @@ from ...shared.system.leg import AF_UNIX
 from ...shared.system.polling import look_at
 from .ending import Owes
 from .pump import READ, WRITE
+from .transport import Transport
 from .window import ReceiveWindow
-
-if TYPE_CHECKING:
-    from ..backend import Transport
 
 __all__ = ["EARLY_SIZE", "Connection", "End", "Owner", "is_greeting"]
 

@@ -6,24 +6,20 @@ import logging
 import socket
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ...shared.control import How
 from ...shared.listener import endpoint_of
 from ...shared.system.leg import AF_UNIX
 from .connection import Connection, End
 from .delivery import Delivery
+from .doorkeeper import Doorkeeper
 from .ending import STALL_TIMEOUT, Ending, Owes, is_given_up
+from .peers import Peer
 from .pump import READ, Pump
 from .search import Pace
-from .servers import StreamServer
+from .servers import Listeners, StreamServer, TCPServer
 from .visitor import Visitor
-
-if TYPE_CHECKING:
-    from ..backend import Forwarder
-    from .doorkeeper import Doorkeeper
-    from .peers import Peer
-    from .servers import TCPServer
 
 __all__ = ["Forward", "Host"]
 
@@ -43,8 +39,12 @@ class Host(Protocol):
     """The gateway, as its tunnels see it."""
 
     pump: Pump
-    forwarder: Forwarder
     doorkeeper: Doorkeeper
+
+    @property
+    def listeners(self) -> Listeners:
+        """Where the local endpoint is had."""
+        ...
 
     @property
     def has_session(self) -> bool:
@@ -161,7 +161,7 @@ class Forward:
         Raises:
             OSError: the endpoint is taken, or cannot be had.
         """
-        self._server = self._host.forwarder.make_server(self.remote, local, listener)
+        self._server = self._host.listeners.make_server(self.remote, local, listener)
         self._waits_for_answer = self._waits_for_answer or listener is not None
         if listener is not None:
             self._host.pump.watch(self, READ)
@@ -330,7 +330,7 @@ class Forward:
         """Give the endpoint up; connections go on."""
         if self._server is not None:
             self._host.pump.forget(self)
-            self._host.forwarder.drop_server(self._server)
+            self._host.listeners.drop_server(self._server)
             self._server = None
             for visitor in [visitor for visitor in self._visitors if not visitor.has_data]:
                 self._drop(visitor)

@@ -8,16 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .connection import Connection, End
 from .search import Pace, Search, Sight
+from .transport import Transport
 
-if TYPE_CHECKING:
-    from ..backend import Transport
-    from .forward import Forward
-
-__all__ = ["Peer", "Peers"]
+__all__ = ["Guest", "Peer", "Peers"]
 
 # Seconds for which a channel is kept that nobody uses yet. libzmq's peers hang up after 30 s
 # (HANDSHAKE_IVL).
@@ -33,6 +30,34 @@ _YOUNG = 1.0
 _NEVER = float("inf")
 
 
+class Guest(Protocol):
+    """A tunnel, as the peer sees it that it leads to. All for the gateway's thread."""
+
+    id: int
+    pace: Pace
+    """How libzmq connects."""
+
+    connections: set[Connection]
+    """Those of libzmq that are carried."""
+
+    @property
+    def wants_peer(self) -> bool:
+        """Whether it must be known whether the server reaches the peer."""
+        ...
+
+    def on_sight(self) -> None:
+        """The server reaches the peer, or does so no more."""
+        ...
+
+    def on_refused(self, reason: str) -> None:
+        """The server does not reach the peer, for this reason."""
+        ...
+
+    def on_ended(self, connection: Connection, end: End) -> None:
+        """One of its connections has ended."""
+        ...
+
+
 class Peer:
     """An address that the server reaches, or does not, and the connections to it.
 
@@ -42,7 +67,7 @@ class Peer:
 
     def __init__(self, remote: tuple[str, int], peers: Peers) -> None:
         self.remote = remote
-        self.forwards: set[Forward] = set()
+        self.forwards: set[Guest] = set()
         self._peers = peers
         self._search = Search(time.monotonic())
         # What the tunnels have been told of it.
@@ -55,7 +80,7 @@ class Peer:
         self._spare: Connection | None = None
         self._spare_since = 0.0
         # What uses each connection, and those of which the peer has not ended its side.
-        self._users: dict[Connection, Forward] = {}
+        self._users: dict[Connection, Guest] = {}
         self._open: set[Connection] = set()
         # Why the server does not reach it; none if it does.
         self.refusal: str | None = None
@@ -75,14 +100,14 @@ class Peer:
         """Whether nobody has any use for it."""
         return not (self.forwards or self._users or self._asking or self._spare)
 
-    def join(self, forward: Forward) -> None:
+    def join(self, forward: Guest) -> None:
         """Lead a tunnel here."""
         self.forwards.add(forward)
         if self._search.sight is Sight.AWAY:
             self._search.hurry(time.monotonic(), self._pace)
         self.look()
 
-    def leave(self, forward: Forward) -> None:
+    def leave(self, forward: Guest) -> None:
         """Lead a tunnel here no more."""
         self.forwards.discard(forward)
         if not self.forwards and self._spare is not None:
@@ -98,7 +123,7 @@ class Peer:
         spare, self._spare = self._spare, None
         return spare or self._open_channel()
 
-    def use(self, connection: Connection, forward: Forward) -> None:
+    def use(self, connection: Connection, forward: Guest) -> None:
         """Note whose connection a channel carries."""
         self._users[connection] = forward
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from sshtunnel import _ForwardServer, _StreamForwardServer
 
@@ -14,7 +14,7 @@ from ...shared.listener import BACKLOG, bind_private, take_place
 from ...shared.system.leg import AF_UNIX
 from ...shared.system.ports import before_listen, claim_port, stop_listening
 
-__all__ = ["Server", "StreamServer", "TCPServer"]
+__all__ = ["Listeners", "Server", "StreamServer", "TCPServer"]
 
 
 class Server:
@@ -93,6 +93,28 @@ class Server:
 
     def shutdown(self) -> None:
         """Do nothing: there is no serve_forever() to be stopped."""
+
+
+class Listeners(Protocol):
+    """The listeners on local endpoints; it makes them."""
+
+    def make_server(
+        self, remote: tuple[str, int], local: str, listener: socket.socket | None = None
+    ) -> TCPServer | StreamServer:
+        """Make a listener, or take over what listens on `local` already.
+
+        Raises:
+            OSError: the local endpoint cannot be had.
+        """
+        ...
+
+    def drop_server(self, server: TCPServer | StreamServer) -> None:
+        """Close a listener."""
+        ...
+
+    def close(self) -> None:
+        """Close all listeners."""
+        ...
 
 
 class TCPServer(Server, _ForwardServer):  # type: ignore[misc]

@@ -1,0 +1,154 @@
+"""Whether a server's host key is believed, or an error that says what to do."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import shlex
+
+import paramiko
+
+from ..login import Learned, Login
+from . import known_hosts
+from .known_hosts import KnownHosts, Verdict
+
+__all__ = ["check_host_key", "load_known", "load_revoked"]
+
+logger = logging.getLogger("tunneledzmq")
+
+
+def load_known(login: Login) -> KnownHosts:
+    """Read the files of known host keys.
+
+    Raises:
+        LoginError: one of them cannot be read.
+    """
+    try:
+        return KnownHosts.load(login.user_known_hosts + login.global_known_hosts)
+    except OSError as exc:
+        raise login.no_trust(
+            exc.errno or errno.EIO,
+            f"the known_hosts file {exc.filename!r} cannot be read: {exc.strerror}",
+        ) from exc
+
+
+def load_revoked(login: Login) -> list[bytes]:
+    """Read the keys that are never believed (RevokedHostKeys).
+
+    Raises:
+        LoginError: they cannot be read.
+    """
+    if login.revoked_host_keys is None:
+        return []
+    try:
+        return known_hosts.load_keys(login.revoked_host_keys)
+    except (OSError, ValueError) as exc:
+        # As with OpenSSH, no key is believed then.
+        raise login.no_trust(
+            getattr(exc, "errno", None) or errno.EINVAL,
+            f"RevokedHostKeys {login.revoked_host_keys} cannot be read: "
+            f"{getattr(exc, 'strerror', None) or exc}",
+        ) from exc
+
+
+def check_host_key(
+    login: Login, learned: Learned, hosts: KnownHosts, revoked: list[bytes], key: paramiko.PKey
+) -> bool:
+    """Decide on a server's key.
+
+    Returns:
+        Whether the server may be sent a password.
+
+    Raises:
+        LoginError: it is not the key that it should be.
+    """
+    print_ = f"{key.get_name()} {known_hosts.fingerprint(key)}"
+    verdict = hosts.verify(*login.known_as, key)
+    if key.asbytes() in revoked:
+        raise login.no_trust(
+            errno.EACCES, f"the host key {print_} is one of {login.revoked_host_keys}"
+        )
+    if key.get_name() == "ssh-rsa" and key.get_bits() < login.required_rsa_size:
+        raise login.no_trust(
+            errno.EACCES,
+            f"the host key {print_} has {key.get_bits()} bits, RequiredRSASize asks for "
+            f"{login.required_rsa_size}",
+        )
+    if verdict is Verdict.KNOWN:
+        return True
+    if verdict is Verdict.UNKNOWN and learned.host_key not in (None, key.asbytes()):
+        verdict = Verdict.CHANGED  # accepted before, though it could not be written down
+    if verdict is Verdict.UNKNOWN and login.strict_host_key_checking == "yes":
+        raise login.no_trust(errno.EACCES, _unknown(login, key, print_), "UnknownHostKeyError")
+    if verdict is Verdict.UNKNOWN:
+        verdict = _remember(login, key, print_)
+    if verdict is Verdict.REVOKED:
+        raise login.no_trust(
+            errno.EACCES, f"the host key {print_} is marked as revoked in known_hosts"
+        )
+    if verdict is Verdict.CHANGED:
+        text = _changed(login, print_)
+        if login.strict_host_key_checking != "no":
+            raise login.no_trust(errno.EACCES, text, "HostKeyChangedError")
+        logger.warning(
+            "%s: %s; going on without password, as strict_host_key_checking=no", login.server, text
+        )
+        return False
+    learned.host_key = key.asbytes()
+    return True
+
+
+def _changed(login: Login, print_: str) -> str:
+    keys = load_known(login).find(*login.known_as)
+    where = ", ".join(f"{known.file}:{known.line}" for known in keys)
+    name = shlex.quote(known_hosts.lookup_name(*login.known_as))
+    return (
+        f"the host key has changed: the server has {print_}, known_hosts has another one "
+        f"({where or 'accepted before'}). Somebody may be listening in between. If the server "
+        f"really has a new key: ssh-keygen -R {name}"
+    )
+
+
+def _unknown(login: Login, key: paramiko.PKey, print_: str) -> str:
+    files = login.user_known_hosts
+    alias = login.host_key_alias
+    if not files:
+        return (
+            f"the host key {print_} is not known, since there is no file to know it from: "
+            "name one with UserKnownHostsFile or known_hosts="
+        )
+    scan = f"ssh-keyscan -p {login.port} -t {_scan_type(key)} {shlex.quote(login.host)}"
+    if alias is not None:
+        # What it prints begins with the name of the host, or with # for a comment.
+        plain = re.sub(r"([/&\\])", r"\\\1", alias)
+        scan += f" | sed {shlex.quote(f's/^[^# ][^ ]*/{plain}/')}"
+    proxied = login.behind_hop or login.proxy_command is not None
+    where = ", run where the server can be reached" if proxied else ""
+    return (
+        f"the host key {print_} is not in {', '.join(files)}"
+        f"{f' under its HostKeyAlias {alias}' if alias else ''}. If that is the server's "
+        f"fingerprint: {scan} >> {shlex.quote(files[0])}{where} "
+        "(or strict_host_key_checking='accept-new')"
+    )
+
+
+def _remember(login: Login, key: paramiko.PKey, print_: str) -> Verdict:
+    """Add the key; return the verdict on it, since another login may have been faster."""
+    if not login.user_known_hosts:
+        logger.info("%s: there is no file to add the host key %s to", login.server, print_)
+        return Verdict.UNKNOWN
+    file = login.user_known_hosts[0]
+    try:
+        verdict = known_hosts.add(file, *login.known_as, key, hashed=login.hash_known_hosts)
+    except (OSError, ValueError) as exc:
+        logger.warning("%s: the host key was not added to known_hosts: %s", login.server, exc)
+        return Verdict.UNKNOWN
+    if verdict is Verdict.UNKNOWN:
+        logger.info("%s: added the host key %s to %s", login.server, print_, file)
+    return verdict
+
+
+def _scan_type(key: paramiko.PKey) -> str:
+    name = key.get_name()
+    return "ecdsa" if "ecdsa" in name else "ed25519" if "ed25519" in name else "rsa"
