@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,6 +13,11 @@ from typing import Any
 
 import psutil
 import pytest
+
+if sys.platform == "win32":
+    from tests.windows import far
+
+    far.take_over()
 
 from tests import leaks, logins
 from tests.deadline import (  # noqa: F401
@@ -38,7 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     directory = config.stash[run_directory] = Path(tempfile.mkdtemp(prefix="tz-"))
     (directory / "run").mkdir(mode=0o700)
-    os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        os.environ[name] = tempfile.tempdir = str(directory)
     config.option.basetemp = directory / "t"  # not one that has the user's name in it
     os.environ["XDG_RUNTIME_DIR"] = str(directory / "run")
     os.environ.pop("SSH_AUTH_SOCK", None)
@@ -97,6 +104,8 @@ def _is_rare(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return False
+    if sys.platform == "win32" and callspec.params.get("backend") == "openssh":
+        return True
     unusual = []
     if callspec.params.get("server") == "asyncssh" and os.access(SSHD, os.X_OK):
         unusual.append("asyncssh")
@@ -217,7 +226,8 @@ def echo() -> Iterator[Peer]:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home directory, with its `.ssh`."""
     (tmp_path / "home" / ".ssh").mkdir(parents=True, mode=0o700)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
     return tmp_path / "home"
 
 
