@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 import threading
 import time
-from typing import Any
 
 import paramiko
 import pytest
-import sshtunnel
 import zmq
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CTR
-from paramiko.packet import Packetizer
 
 from tests.logins import Server, options_for
 from tests.peers import Peer
 from tests.sshd import OpenSSHServer
 from tunneledzmq import TunneledContext
-from tunneledzmq.gateway.sshtunnel.ciphers import EtmOpener, EtmSealer, GcmOpener, GcmSealer
+from tunneledzmq.gateway.sshtunnel.ciphers import EtmSealer
 from tunneledzmq.gateway.sshtunnel.packetizer import (
-    BatchPacketizer,
     LinkPacketizer,
-    packetizer_class,
 )
 from tunneledzmq.gateway.sshtunnel.transport import ForwardTransport
 
@@ -200,87 +190,3 @@ def test_paramiko_does_the_work_where_nothing_fits_the_batches(
         exchange(sock, megabytes=10)
         assert sock.tunnels[0].reconnects == 0
         sock.close(linger=0)
-
-
-class OldEngine:
-    """AES-GCM as it was in cryptography before it could write to a given buffer."""
-
-    def __init__(self, key: bytes) -> None:
-        engine = AESGCM(key)
-        self.encrypt, self.decrypt = engine.encrypt, engine.decrypt
-
-
-@pytest.mark.parametrize("open_with", [AESGCM, OldEngine])
-@pytest.mark.parametrize("seal_with", [AESGCM, OldEngine])
-def test_what_one_version_of_cryptography_seals_the_other_opens(
-    seal_with: Any, open_with: Any
-) -> None:
-    key, nonce = bytes(range(16)), bytes(4) + b"\xff" * 8
-    sealer = GcmSealer(seal_with(key), nonce, 0)
-    opener = GcmOpener(open_with(key), nonce, 0)
-    for plain in (bytes(range(32)), bytes(64)):
-        packet = memoryview(bytearray(100))
-        sealer.seal(memoryview(plain), packet, 0)
-        out = memoryview(bytearray(100))
-        opener.open(packet, 0, 4 + len(plain) + 16, out, 1)
-        assert bytes(out[1 : 1 + len(plain)]) == plain
-
-
-def test_a_changed_packet_is_not_opened() -> None:
-    engine = Cipher(AES(bytes(16)), CTR(bytes(16)))
-    pairs = (
-        (GcmSealer(AESGCM(bytes(16)), bytes(12), 5), GcmOpener(AESGCM(bytes(16)), bytes(12), 5)),
-        (
-            EtmSealer(engine.encryptor(), hashlib.sha256, bytes(32), 32, 5),
-            EtmOpener(engine.decryptor(), hashlib.sha256, bytes(32), 32, 5),
-        ),
-    )
-    for sealer, opener in pairs:
-        packet, out = memoryview(bytearray(100)), memoryview(bytearray(100))
-        sealer.seal(memoryview(bytes(32)), packet, 0)
-        packet[20] ^= 1
-        with pytest.raises(paramiko.SSHException, match="Mismatched MAC"):
-            opener.open(packet, 0, 36 + sealer.tag_size, out, 0)
-
-
-def test_batches_are_used_where_paramiko_is_as_expected() -> None:
-    assert packetizer_class() is BatchPacketizer
-
-
-def test_paramiko_does_the_work_where_it_is_not_as_expected(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delattr(Packetizer, "_trigger_rekey")
-    assert packetizer_class() is LinkPacketizer
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "_parse_disconnect",
-        "_parse_newkeys",
-        "_parse_service_accept",
-        "_send_message",
-        "_verify_key",
-        "_channel_handler_table",
-    ],
-)
-def test_paramiko_has_what_the_transport_overrides(name: str) -> None:
-    assert hasattr(paramiko.ServiceRequestingTransport, name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "_connect_to_gateway",
-        "_consolidate_auth",
-        "_get_binds",
-        "_get_transport",
-        "_make_ssh_forward_handler_class",
-        "_make_ssh_forward_server",
-        "_make_ssh_forward_server_class",
-        "_make_stream_ssh_forward_server_class",
-    ],
-)
-def test_sshtunnel_has_what_the_forwarder_overrides(name: str) -> None:
-    assert hasattr(sshtunnel.SSHTunnelForwarder, name)

@@ -25,9 +25,12 @@ from tunneledzmq import (
     UnknownHostKeyError,
 )
 from tunneledzmq.check import main as check
-from tunneledzmq.endpoints import split_host_port
-from tunneledzmq.options import parse_server
-from tunneledzmq.shared.names import is_valid_host, is_valid_user
+from tunneledzmq.shared.names import (
+    is_valid_host,
+    is_valid_user,
+    parse_server,
+    split_host_port,
+)
 
 NAMES = ["a", "-a", "a-", "a -b", "a- b", "a b", "\\a", "a\\", "ü", "$(a)", "`a`", "::1%eth0"]
 NAMES += [f"a{chr(code)}b" for code in range(1, 128)]

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tunneledzmq import SSHOptions
 from tunneledzmq.endpoints import check_local, parse_remote
-from tunneledzmq.options import parse_server, to_options
+from tunneledzmq.options import to_options
+from tunneledzmq.shared.names import parse_server
 
 ALPHABET = "ab1.:@[]/-%*, \0ssh\u00e9\ud800"
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
-import re
 from typing import NamedTuple
 
 from .exceptions import AddressError
-from .shared.names import is_valid_host
+from .shared.names import is_ipv6, split_host_port
 from .shared.system.leg import HAS_UNIX_SOCKETS
 
-__all__ = ["RemoteEndpoint", "check_local", "is_tcp", "parse_remote", "split_host_port"]
+__all__ = ["RemoteEndpoint", "check_local", "is_tcp", "parse_remote"]
 
 # sun_path has 108 bytes on Linux and 104 on the BSDs and macOS, with the closing zero.
 MAX_IPC_PATH = 103
 
-_PORT = re.compile(r"0*[0-9]{1,5}\Z")
-_NAME = re.compile(r"[^\[\]/:@*?#]+\Z")
 # Those that libzmq knows (zmq(7)).
 _PROTOCOLS = ("inproc", "ipc", "tcp", "pgm", "epgm", "norm", "tipc", "udp", "ws", "wss", "vmci")
-_SCOPE = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 
 class RemoteEndpoint(NamedTuple):
@@ -59,7 +55,7 @@ def parse_remote(addr: str) -> RemoteEndpoint:
         )
     _, _, there = addr[len("tcp://") :].rpartition(";")
     bare, _, digits = there.rpartition(":")
-    if _is_ipv6(bare):
+    if is_ipv6(bare):
         there = f"[{bare}]:{digits}"
     try:
         host, port = split_host_port(there)
@@ -104,45 +100,6 @@ def check_local(local: str) -> str:
     if not _is_loopback(host):
         raise ValueError(f"the local leg must be on a loopback address (local={local!r})")
     return local
-
-
-def split_host_port(text: str) -> tuple[str, int | None]:
-    """Split ``HOST[:PORT]``; an IPv6 HOST stands in brackets.
-
-    Raises:
-        ValueError: HOST or PORT is malformed; the message does not repeat `text`.
-    """
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket:
-            raise ValueError("a bracket is not closed")
-        address, percent, scope = host.partition("%")
-        if not _is_ipv6(address):
-            raise ValueError("what stands in brackets is no IPv6 address")
-        if percent and not _SCOPE.match(scope):
-            raise ValueError("no valid scope behind the IPv6 address, such as %eth0")
-        if rest and not rest.startswith(":"):
-            raise ValueError("only :PORT may follow the bracket")
-        colon, port = rest[:1], rest[1:]
-    else:
-        host, colon, port = text.partition(":")
-        if ":" in port:
-            raise ValueError("more than one colon: an IPv6 address stands in brackets, [::1]")
-        if not _NAME.match(host) or not is_valid_host(host):
-            raise ValueError("no valid host name" if host else "no host name")
-    if not colon:
-        return host, None
-    if not _PORT.match(port) or not 0 < int(port) < 65536:
-        raise ValueError("the port must be a number from 1 to 65535")
-    return host, int(port)
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        ipaddress.IPv6Address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_loopback(host: str) -> bool:

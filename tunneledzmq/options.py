@@ -5,23 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import NamedTuple
 
-from .endpoints import split_host_port
-from .shared.names import is_valid_user
+from .shared.names import ServerAddress, parse_server
 
 __all__ = [
     "DEFAULT_CONFIG_FILE",
     "SSHLike",
     "SSHOptions",
-    "ServerAddress",
-    "parse_server",
     "to_options",
 ]
-
-_SCHEME = "ssh://"
-# A colon, and what stands for one in a URI.
-_COLONS = (":", "%3a", "%3A", "%253a", "%253A")
 
 DEFAULT_CONFIG_FILE = "~/.ssh/config"
 """The user's ssh_config(5) file."""
@@ -29,52 +21,6 @@ DEFAULT_CONFIG_FILE = "~/.ssh/config"
 NO_HOPS = ("none",)
 _STRICT = ("yes", "accept-new", "no", "ask")
 _BACKENDS = ("sshtunnel", "openssh")
-
-
-class ServerAddress(NamedTuple):
-    """``[user@]host[:port]``, taken apart; what was not given is `None`."""
-
-    user: str | None
-    host: str
-    port: int | None
-
-
-def parse_server(text: str) -> ServerAddress:
-    """Parse ``[user@]host[:port]`` or ``ssh://[user@]host[:port]``.
-
-    Raises:
-        ValueError: `text` is anything else. What may be a password in it is not repeated.
-    """
-    if not text:
-        raise ValueError("ssh= is empty; to connect without a tunnel, pass ssh=None")
-    is_uri = text[: len(_SCHEME)].lower() == _SCHEME
-    rest = text[len(_SCHEME) :].removesuffix("/") if is_uri else text
-    user, at, host_port = rest.rpartition("@")
-    # A host may have a colon, but none that is written otherwise, except for a scope.
-    hidden = () if host_port.startswith("[") else _COLONS[1:]
-    if any(colon in user for colon in _COLONS) or any(colon in host_port for colon in hidden):
-        raise ValueError(
-            "a password does not belong in [user@]host[:port]: pass SSHOptions(password=...) "
-            f"(ssh={_shown(text)})"
-        )
-    try:
-        host, port = split_host_port(host_port)
-    except ValueError as exc:
-        raise ValueError(f"not [user@]host[:port]: {exc} (ssh={_shown(text)})") from None
-    if is_uri:
-        from urllib.parse import unquote  # 5 ms, for those who write a URI
-
-        user = unquote(user)
-    if at and not (user and is_valid_user(user)):
-        raise ValueError(f"no valid user name before the @ (ssh={_shown(text)})")
-    return ServerAddress(user if at else None, host, port)
-
-
-def _shown(text: str) -> str:
-    """Show `text` up to what may be the colon before a password."""
-    start = len(_SCHEME) if text[: len(_SCHEME)].lower() == _SCHEME else 0
-    ends = [end for colon in _COLONS if (end := text.find(colon, start)) >= 0]
-    return repr(f"{text[: min(ends)]}:..." if ends else text)
 
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]

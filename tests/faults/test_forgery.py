@@ -245,30 +245,3 @@ def test_a_hop_that_opens_no_channel(forgery: list[str]) -> None:
     error = login_error(login, Said(), [said], [])
     assert error.kind == "SSHConnectionError"
     assert error.message == "me@name:22: its hop cannot connect to it: connect failed: x"
-
-
-# Questions, of an ssh that has them look like its own
-
-
-def said_by(*lines: str) -> Said:
-    said = Said()
-    for line in lines:
-        said.add(f"{line}\r\n".encode())
-    return said
-
-
-@pytest.mark.parametrize(("version", "believed"), [("8.4p1", False), ("8.5p1", True)])
-def test_an_ssh_that_does_not_say_who_asks_is_not_believed_for_long(
-    version: str, believed: bool
-) -> None:
-    begun = [f"debug1: Local version string SSH-2.0-OpenSSH_{version} Debian-5"]
-    begun += ["debug1: SSH2_MSG_SERVICE_ACCEPT received"]
-    publickey = "debug1: Next authentication method: publickey"
-    questions = "debug1: Next authentication method: keyboard-interactive"
-    assert not said_by(*begun).asks_for_passphrase
-    assert said_by(*begun, publickey).asks_for_passphrase
-    assert not said_by(*begun, publickey, questions).asks_for_passphrase
-    # The last one may be the server's, in a banner.
-    assert said_by(*begun, publickey, questions, publickey).asks_for_passphrase is believed
-    forged = [*begun, questions, begun[0].replace(version, "9.9"), publickey]
-    assert said_by(*forged).asks_for_passphrase is believed

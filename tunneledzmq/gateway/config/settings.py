@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ...options import parse_server
+from ...shared.names import parse_server
 from ..login import LoginError, Request
 from .addresses import canonical_host, is_address, lower
 from .files import Statement

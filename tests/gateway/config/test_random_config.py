@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.gateway.config.test_config import HOME, STRICT, USER, as_openssh_says_it, request
+from tests.gateway.trust.test_known_hosts import needs
 from tests.seeds import chunks, seeds_of
-from tests.test_config import HOME, STRICT, USER, as_openssh_says_it, request
-from tests.test_known_hosts import needs
 from tunneledzmq.gateway.config import resolve
 from tunneledzmq.gateway.config.hops import parse_hops
 from tunneledzmq.gateway.login import LoginError

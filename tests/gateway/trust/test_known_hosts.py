@@ -39,7 +39,7 @@ from tunneledzmq.gateway.trust.known_hosts import (
     lookup_name,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 KNOWN, UNKNOWN, CHANGED, REVOKED = Verdict
 
 
@@ -683,7 +683,7 @@ def test_adding_to_a_read_only_file_is_an_error_that_names_it(unprivileged: Path
 
 def program(source: str, *arguments: str) -> subprocess.Popen[str]:
     """Start a Python program that finds the names of this module."""
-    prologue = "import sys; from tests.test_known_hosts import *\n"
+    prologue = "import sys; from tests.gateway.trust.test_known_hosts import *\n"
     return Program(
         [sys.executable, "-c", prologue + source, *arguments],
         stdin=subprocess.PIPE,

@@ -16,9 +16,7 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from tests.seeds import chunks, seeds_of
-from tests.sshd import SSHD, generate_key
-from tests.test_known_hosts import (
+from tests.gateway.trust.test_known_hosts import (
     SECURITY_KEY_TEXT,
     blob_of,
     ecdsa,
@@ -28,6 +26,8 @@ from tests.test_known_hosts import (
     public_text,
     rsa,
 )
+from tests.seeds import chunks, seeds_of
+from tests.sshd import SSHD, generate_key
 from tests.verdicts import OpenSSHClient
 from tunneledzmq.gateway.sshtunnel.algorithms import order_by_known
 from tunneledzmq.gateway.trust.known_hosts import KnownHosts, Verdict

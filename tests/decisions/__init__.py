@@ -1,1 +1,0 @@
-"""What decides, driven through simulated days: no server, no clock, no thread."""

@@ -1,0 +1,1 @@
+"""Tests of tunneledzmq/gateway, by the names of its modules."""

@@ -1,0 +1,1 @@
+"""Tests of tunneledzmq/gateway/config, by the names of its modules."""

@@ -1,0 +1,1 @@
+"""Tests of tunneledzmq/gateway/openssh, by the names of its modules."""

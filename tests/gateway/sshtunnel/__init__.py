@@ -1,0 +1,1 @@
+"""Tests of tunneledzmq/gateway/sshtunnel, by the names of its modules."""

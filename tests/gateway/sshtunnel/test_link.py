@@ -1,0 +1,45 @@
+"""What is sent to a server, and what comes from it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from tunneledzmq.gateway.sshtunnel.link import Link
+from tunneledzmq.gateway.traffic.pump import Pump
+
+
+def test_a_server_that_does_not_read_is_not_read_either() -> None:
+    """More than a few megabytes of answers do not pile up."""
+    ours, theirs = socket.socketpair()
+    pump = Pump()
+    link = Link(ours, pump)
+    link.settimeout(0.05)
+    with theirs:
+        theirs.setblocking(False)
+        answers = bytes(1 << 20)
+        while not link._flooded:
+            link.send(answers)
+        theirs.send(b"one more question")
+        with pytest.raises(TimeoutError):
+            link.recv(100)
+        spent = time.process_time()
+        with pytest.raises(TimeoutError):
+            link.recv(100)
+        assert time.process_time() - spent < 0.04  # it waits, and does not look again and again
+        link.settimeout(5)
+        reader = threading.Thread(target=read_all, args=(theirs,))
+        reader.start()
+        assert link.recv(100) == b"one more question"
+        link.abort()
+        reader.join()
+    pump.close()
+
+
+def read_all(sock: socket.socket) -> None:
+    sock.setblocking(True)
+    while sock.recv(1 << 20):
+        pass

@@ -1,0 +1,39 @@
+"""What we override of paramiko and sshtunnel is still there."""
+
+from __future__ import annotations
+
+import paramiko
+import pytest
+import sshtunnel
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_parse_disconnect",
+        "_parse_newkeys",
+        "_parse_service_accept",
+        "_send_message",
+        "_verify_key",
+        "_channel_handler_table",
+    ],
+)
+def test_paramiko_has_what_the_transport_overrides(name: str) -> None:
+    assert hasattr(paramiko.ServiceRequestingTransport, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_connect_to_gateway",
+        "_consolidate_auth",
+        "_get_binds",
+        "_get_transport",
+        "_make_ssh_forward_handler_class",
+        "_make_ssh_forward_server",
+        "_make_ssh_forward_server_class",
+        "_make_stream_ssh_forward_server_class",
+    ],
+)
+def test_sshtunnel_has_what_the_forwarder_overrides(name: str) -> None:
+    assert hasattr(sshtunnel.SSHTunnelForwarder, name)

@@ -1,0 +1,1 @@
+"""Tests of tunneledzmq/gateway/traffic, by the names of its modules."""

@@ -1,0 +1,1 @@
+"""Tests of tunneledzmq/gateway/trust, by the names of its modules."""

@@ -1,0 +1,1 @@
+"""Tests of tunneledzmq/handles, by the names of its modules."""

@@ -1,0 +1,1 @@
+"""Tests of tunneledzmq/shared, by the names of its modules."""

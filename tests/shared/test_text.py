@@ -1,0 +1,34 @@
+"""Text of the far side, shown to nobody as it came."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunneledzmq.shared.text import printable
+
+
+def test_what_can_be_read_is_kept() -> None:
+    assert printable("Grüße an 中文") == "Grüße an 中文"
+    assert printable("Grüße\n\tan 中文\r\n", lines=True) == "Grüße\n\tan 中文\n"
+
+
+def test_what_cannot_be_read_is_shown_as_ssh_shows_it() -> None:
+    assert printable("\x1b[2J\x00\x7f\ud800") == "\\033[2J\\000\\177\\355\\240\\200"
+    assert printable(b"caf\xe9 \xff\xc3\xa9") == "caf\\351 \\377é"
+    assert printable("one\r\ntwo\tthree") == "one\\015\\012two\\011three"
+
+
+def test_it_is_cut() -> None:
+    assert printable("x" * 400) == "x" * 400
+    assert printable("x" * 401) == "x" * 400 + "..."
+    assert printable(b"\x1b" * 1_000_000, 10) == "\\033\\033\\0..."
+
+
+@given(st.one_of(st.text(), st.binary()), st.integers(1, 50), st.booleans())
+def test_whatever_it_is(text: str | bytes, limit: int, lines: bool) -> None:
+    shown = printable(text, limit, lines=lines)
+    assert len(shown) <= limit + 3
+    assert all(c.isprintable() or (lines and c in "\n\t") for c in shown)
+    assert printable(shown, limit + 3, lines=lines) == shown
+    shown.encode()
