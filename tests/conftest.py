@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import shutil
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from tests.peers import Peer
 from tests.sshd import SSHD, OpenSSHServer
 from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
 from tunneledzmq.demo.server import EmbeddedServer
+from tunneledzmq.handles import home as homes
 
 run_directory = pytest.StashKey[Path]()
 
@@ -89,6 +91,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="every test with every server, backend and home of the gateway; takes twice as long",
     )
+    parser.addoption(
+        "--selector",
+        metavar="CLASS",
+        help="that of `selectors` which gateways use, such as PollSelector, instead of the default",
+    )
+
+
+@pytest.fixture(autouse=True)
+def chosen_selector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have gateways use the selector that `--selector` names."""
+    name = request.config.getoption("selector")
+    if name is not None:
+        use_selector(name, monkeypatch)
+
+
+def use_selector(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have gateways use a class of `selectors`, in processes and on threads."""
+    monkeypatch.setattr(selectors, "DefaultSelector", getattr(selectors, name))
+    choice = f"import selectors; selectors.DefaultSelector = selectors.{name};"
+    monkeypatch.setattr(homes, "_BOOTSTRAP", choice + homes._BOOTSTRAP)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
