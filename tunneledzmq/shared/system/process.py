@@ -54,7 +54,8 @@ if sys.platform == "win32":
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            creationflags=subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP,
+            # Without a console, and so without a process that sees to one.
+            creationflags=subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP,
             cwd=os.environ.get("SYSTEMDRIVE", "C:") + "\\",
         )
         assert process.stdin is not None
