@@ -207,11 +207,13 @@ def test_the_openssh_backend_says_that_it_cannot_be_had(
     ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer
 ) -> None:
     sock = ctx.socket(zmq.REQ)
-    with pytest.raises(GatewayError, match="Unix sockets.*backend='sshtunnel'"):
+    with pytest.raises(GatewayError, match=r"Unix sockets.*backend='sshtunnel'"):
         sock.connect(echo.address, ssh=options_for(openssh, backend="openssh"))
 
 
-def test_unix_sockets_are_refused_by_name(ctx: TunneledContext, openssh_options: SSHOptions) -> None:
+def test_unix_sockets_are_refused_by_name(
+    ctx: TunneledContext, openssh_options: SSHOptions
+) -> None:
     sock = ctx.socket(zmq.REQ)
     with pytest.raises(ValueError, match="no Unix sockets"):
         sock.connect("tcp://127.0.0.1:1", ssh=openssh_options, local="ipc:///C:/x")
