@@ -379,11 +379,21 @@ def agent_at(pipe: str, keyfile: str) -> Iterator[list[int]]:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    ("pipe", "named"),
+    [(r"\\.\pipe\tunneledzmq-agent", True), (r"\\.\pipe\openssh-ssh-agent", False)],
+    ids=["SSH_AUTH_SOCK", "that of Windows"],
+)
 def test_the_agent_s_named_pipe_is_found(
-    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, monkeypatch: pytest.MonkeyPatch
+    pipe: str,
+    named: bool,
+    ctx: TunneledContext,
+    openssh: OpenSSHServer,
+    echo: Peer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pipe = r"\\.\pipe\tunneledzmq-agent"
-    monkeypatch.setenv("SSH_AUTH_SOCK", pipe)
+    if named:
+        monkeypatch.setenv("SSH_AUTH_SOCK", pipe)
     with agent_at(pipe, openssh.keyfile) as asked:
         sock = ctx.socket(zmq.REQ)
         sock.connect(echo.address, ssh=options_for(openssh, keyfile=None, agent=True))

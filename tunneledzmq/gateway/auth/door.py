@@ -47,19 +47,25 @@ class _Exchange:
 
 
 if sys.platform == "win32":
+    import ctypes
     import threading
     from queue import Empty, SimpleQueue
     from typing import Any
 
     from paramiko import win_openssh, win_pageant
 
+    _kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+    _ERROR_SEM_TIMEOUT = 121
+
     # No path has this name.
     _PAGEANT = "pageant:"
 
     def usual_door() -> str | None:
         """Return where an agent is to be found that nobody has named, if there is one."""
-        if win_openssh.can_talk_to_agent():
-            return str(win_openssh.PIPE_NAME)
+        pipe = str(win_openssh.PIPE_NAME)
+        # To look for it by its name would take a connection; Wine has no list of pipes.
+        if _kernel.WaitNamedPipeW(pipe, 1) or ctypes.get_last_error() == _ERROR_SEM_TIMEOUT:
+            return pipe
         return _PAGEANT if win_pageant.can_talk_to_agent() else None
 
     def exchange(path: str, request: bytes, timeout: float, wanted: Callable[[], bool]) -> bytes:

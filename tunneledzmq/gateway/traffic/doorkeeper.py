@@ -16,9 +16,9 @@ __all__ = ["Doorkeeper", "is_of"]
 
 logger = logging.getLogger("tunneledzmq")
 
-# Seconds after which a connection that nobody is known to have is refused, and between looks: Wine
-# does not know whose a socket is before something was sent or asked for through it.
-_PATIENCE = 5.0
+# Looks after which a connection that nobody is known to have is refused, and seconds between them:
+# Wine does not know whose a socket is before something was sent or asked for through it.
+_LOOKS = 50
 _STEP = 0.05
 
 
@@ -28,10 +28,9 @@ class _Question(NamedTuple):
     """The addresses of the connection, the other end's first."""
 
     owner: int
-    until: float
-    """When it is not asked any more (time.monotonic)."""
-
     answer: Callable[[bool], None]
+    looks: int = 1
+    """The how manieth look is the next one."""
 
 
 class Doorkeeper:
@@ -64,9 +63,8 @@ class Doorkeeper:
         except OSError:  # it has gone again
             self._call(partial(answer, False))
             return
-        question = _Question(sock, ends, owner, time.monotonic() + _PATIENCE, answer)
         with self._lock:
-            self._questions.append(question)
+            self._questions.append(_Question(sock, ends, owner, answer))
             if self._asks:
                 return
             self._asks = True
@@ -85,13 +83,13 @@ class Doorkeeper:
             try:
                 found = connections()
             except OSError as exc:
-                logger.error("the system does not tell whose connections are: %s", exc)
+                logger.info("the system does not tell whose connections are: %s", exc)
                 found = {}
             unknown = []
             for question in questions:
                 ours = is_of(question.owner, found, question.ends)
-                if ours is None and time.monotonic() < question.until:
-                    unknown.append(question)
+                if ours is None and question.looks < _LOOKS:
+                    unknown.append(question._replace(looks=question.looks + 1))
                 else:
                     self._call(partial(question.answer, bool(ours)))
             if unknown:

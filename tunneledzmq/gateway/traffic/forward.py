@@ -267,7 +267,7 @@ class Forward:
         self._strangers.discard(request)
         if not ours:
             request.close()
-            text = "a connection of another process to its local endpoint was refused"
+            text = "a connection to its local endpoint was refused: it is another process's"
             logger.warning("%s:%d: %s", *self.remote, text)
         else:
             self._admit(request)
