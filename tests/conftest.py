@@ -18,7 +18,8 @@ import pytest
 if sys.platform == "win32":
     from tests.windows import far
 
-    far.take_over()
+    if far.WHERE in os.environ:
+        far.take_over()
 
 from tests import leaks, logins
 from tests.deadline import (  # noqa: F401
@@ -31,11 +32,14 @@ from tests.leaks import nothing_left_behind, pytest_runtest_makereport  # noqa: 
 from tests.logins import Server, options_for
 from tests.peers import Peer
 from tests.sshd import SSHD, OpenSSHServer
+from tests.windows.chosen import UNIX
 from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
 from tunneledzmq.demo.server import EmbeddedServer
 from tunneledzmq.handles import home as homes
 
 run_directory = pytest.StashKey[Path]()
+
+collect_ignore = list(UNIX) if sys.platform == "win32" else []
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,6 +9,7 @@ Args:
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,11 +35,15 @@ def main(python: str, *arguments: str) -> int:
             stderr=subprocess.STDOUT,
         ) as process:
             assert process.stdout is not None
-            for line in process.stdout:
-                sys.stdout.buffer.write(line.replace(b"\r\n", b"\n"))
-                sys.stdout.buffer.flush()
-            return process.wait()
+            try:
+                for line in process.stdout:
+                    sys.stdout.buffer.write(line.replace(b"\r\n", b"\n"))
+                    sys.stdout.buffer.flush()
+                return process.wait()
+            finally:
+                process.kill()
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sys.exit(main(*sys.argv[1:]))

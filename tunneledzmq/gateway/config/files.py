@@ -254,7 +254,8 @@ class ClientConfig:
                 if not of_user:
                     raise ValueError(f"bad include path {pattern}")
                 pattern = self._tokens.expand_home(pattern)
-            pattern = re.sub(r"\\(.)", lambda match: glob.escape(match[1]), pattern)
+            if os.sep == "/":
+                pattern = re.sub(r"\\(.)", lambda match: glob.escape(match[1]), pattern)
             directory = os.path.join(self._tokens.home, ".ssh") if of_user else SYSTEM_SSH_DIRECTORY
             yield from sorted(glob.glob(os.path.join(directory, pattern)))
 
