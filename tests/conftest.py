@@ -84,6 +84,7 @@ UNUSUAL = {
         "test_ordinary_life",
         "test_names",
         "test_passed_over",
+        "test_prompts",
     },
     "threads": {"test_connect", "test_lifetimes", "test_ordinary_life"},
 }

@@ -66,6 +66,7 @@ def start_program(
     *,
     prefix: Sequence[str] = (),
     stdin: int | IO[Any] = subprocess.DEVNULL,
+    first: str = "",
     **given: Any,
 ) -> Program[str]:
     """Start a program that has no terminal.
@@ -74,10 +75,11 @@ def start_program(
         source: its source; it finds `json`, `sys`, `zmq` and the package's names imported.
         prefix: words before the command line, such as `ip netns exec NAME`.
         stdin: its standard input.
+        first: what it does before anything is imported.
         given: its global variables; `options` are keywords of an `SSHOptions`.
 
     """
-    text = PROLOGUE + textwrap.dedent(source)
+    text = first + PROLOGUE + textwrap.dedent(source)
     return Program(
         [*prefix, sys.executable, "-c", text, json.dumps(given)],
         stdin=stdin,

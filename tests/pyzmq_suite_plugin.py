@@ -13,17 +13,10 @@ import time
 from collections import defaultdict
 from functools import wraps
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import zmq
-
-# These take zmq.Socket or zmq.Context for generic classes.
-import zmq._future
-import zmq.asyncio
-import zmq.eventloop.future
-import zmq.utils.monitor
 
 SETTINGS = json.loads(os.environ["PYZMQ_SUITE"])
 """See `Suite.run` of `pyzmq_suite`."""
@@ -34,44 +27,17 @@ connected: set[str] = set()
 
 def put_in_place() -> None:
     """Make this package's classes those of pyzmq."""
-    from tunneledzmq import TunneledContext, TunneledSocket
+    import tunneledzmq
+    from tunneledzmq import SSHOptions, asyncio
 
-    # By `zmq.Socket` it means the base of all sockets.
-    zmq._future._zmq = SimpleNamespace(**vars(zmq))  # type: ignore
-
-    note_connects(TunneledSocket)
-    zmq.Context = with_default(TunneledContext)  # type: ignore[misc]
-    zmq.Socket = TunneledSocket  # type: ignore[misc]
-    try:
-        from tunneledzmq import asyncio
-    except ImportError:
-        return
+    ssh = SETTINGS["ssh"]
+    tunneledzmq.install(SSHOptions(**ssh) if ssh else None)
+    note_connects(tunneledzmq.TunneledSocket)
     note_connects(asyncio.TunneledSocket)
-    zmq.asyncio.Context = with_default(asyncio.TunneledContext)
-    zmq.asyncio.Socket = asyncio.TunneledSocket
-
-
-def with_default(cls: Any) -> Any:
-    """Return a subclass of a context's class that has the default for ssh=, if there is one."""
-    if not SETTINGS["ssh"]:
-        return cls
-    from tunneledzmq import SSHOptions
-
-    default = SSHOptions(**SETTINGS["ssh"])
-
-    class Context(cls):  # type: ignore[misc]
-        _repr_cls = cls._repr_cls
-
-        def __init__(self, *args: Any, ssh: Any = default, **kwargs: Any) -> None:
-            super().__init__(*args, ssh=ssh, **kwargs)
-
-    return Context
 
 
 def note_connects(cls: Any) -> None:
     """Have the sockets of a class note how they connect."""
-    if "connect" not in vars(cls):
-        return  # it inherits that of a class that does
     connect = cls.connect
 
     @wraps(connect)

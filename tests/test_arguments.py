@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 import zmq
 
+import tunneledzmq.asyncio
 from tests.peers import Peer, round_trip
 from tunneledzmq import SSHOptions, TunneledContext
 
@@ -32,6 +34,7 @@ NOWHERE = "me@127.0.0.1:1"
         "tcp://[::1:5555",
         "tcp://127.0.0.1:5555/path",
         "tcp://host name:5555",
+        f"tcp://{'h' * 300}:5555",
         "tcp://host\n:5555",
         "tcp://host\0:5555",
         "inproc://peer",
@@ -89,6 +92,20 @@ def test_a_malformed_ssh(ctx: TunneledContext, ssh: Any, echo: Peer) -> None:
     round_trip(sock)
 
 
+@pytest.mark.parametrize(
+    ("ssh", "says"),
+    [
+        ("tcp://10.0.1.2:5555", "are addr and ssh= the wrong way round?"),
+        ("http://host", "ssh= takes .user@.host.* and no http:// address"),
+        ("ssh://host/path", "it has no path"),
+        ("ssh://me@host:22/path", "it has no path"),
+    ],
+)
+def test_what_is_wrong_with_an_ssh_is_told(ctx: TunneledContext, ssh: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        ctx.socket(zmq.REQ).connect("tcp://127.0.0.1:5555", ssh=ssh)
+
+
 @pytest.mark.parametrize("ssh", [22, b"me@host", True, object(), [22], {"me@host"}])
 def test_an_ssh_of_another_type(ctx: TunneledContext, ssh: Any) -> None:
     with pytest.raises(TypeError):
@@ -121,6 +138,47 @@ def test_a_local_of_another_type(ctx: TunneledContext) -> None:
     local: Any = 7000
     with pytest.raises(TypeError):
         ctx.socket(zmq.REQ).connect("tcp://127.0.0.1:5555", ssh=NOWHERE, local=local)
+
+
+@pytest.mark.parametrize("kind", [TunneledContext, tunneledzmq.asyncio.TunneledContext])
+def test_the_instance_takes_a_default(kind: Any) -> None:
+    made = kind.instance(ssh="me@host", local="tcp://127.0.0.1:*")
+    try:
+        assert made is kind.instance() is kind.instance(ssh=SSHOptions("me@host"))
+        # Through the server: to libzmq, the address is none.
+        with pytest.raises(ValueError, match="port"), made.socket(zmq.REQ) as sock:
+            sock.connect("tcp://127.0.0.1:0")
+        with pytest.raises(ValueError, match="has another ssh="):
+            kind.instance(ssh="me@other")
+    finally:
+        made.destroy(linger=0)
+        kind._instance = None
+    plain = kind.instance()
+    try:
+        assert plain is not made
+        # Others have it by now, and count on its connecting directly.
+        with pytest.raises(ValueError, match="has another ssh="):
+            kind.instance(ssh="me@host")
+    finally:
+        plain.destroy(linger=0)
+        kind._instance = None
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"port": 22}, "user@.host:port"),
+        ({"host": "h"}, "first argument"),
+        ({"key_filename": "k"}, "it is keyfile="),
+        ({"pkey": object()}, "it is keyfile="),
+    ],
+)
+def test_the_words_of_other_libraries_are_known(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(TypeError, match=f"SSHOptions has no {next(iter(fields))}=.*{says}"):
+        SSHOptions("host", **fields)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'fields'"):
+        SSHOptions("host", fields=fields)  # type: ignore[call-arg]
+    assert "keyfile" in inspect.signature(SSHOptions).parameters
 
 
 def test_the_repr_of_options_shows_no_secret() -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -319,10 +320,11 @@ async def longest_gap(busy: Awaitable[None]) -> float:
 def test_the_loop_goes_on_while_a_gateway_starts_and_logs_in(
     openssh_options: SSHOptions, echo: Peer
 ) -> None:
-    async def main() -> tuple[float, float, float]:
+    async def main(number: int) -> tuple[float, float, float]:
         with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+            options = replace(openssh_options, connect_timeout=10 + number)  # a login of its own
             start = time.monotonic()
-            connecting = sock.connect(echo.address, ssh=openssh_options)
+            connecting = sock.connect(echo.address, ssh=options)
             returned = time.monotonic() - start
 
             async def wait() -> None:
@@ -333,7 +335,8 @@ def test_the_loop_goes_on_while_a_gateway_starts_and_logs_in(
 
     # The least of several: a busy machine alone makes gaps of some milliseconds.
     returned, gap, total = (
-        min(column) for column in zip(*[asyncio.run(main()) for _ in range(9)], strict=True)
+        min(column)
+        for column in zip(*[asyncio.run(main(number)) for number in range(9)], strict=True)
     )
     assert returned < 0.005, "connect() blocks"
     assert gap < min(0.02, total / 3), "the login takes many times as long"
@@ -393,7 +396,7 @@ def test_connects_that_share_a_login_share_its_failure(
 
 
 @pytest.mark.parametrize("loop", [True, False], ids=["with a loop", "without one"])
-def test_a_failure_that_nobody_awaits_is_logged(
+def test_a_failure_that_nobody_awaits_is_told(
     loop: bool,
     ctx: TunneledContext,
     openssh: OpenSSHServer,
@@ -421,9 +424,54 @@ def test_a_failure_that_nobody_awaits_is_logged(
     assert sock.tunnels == ctx.tunnels == []
     gc.collect()
     [record] = caplog.records
-    assert (record.name, record.levelname) == ("tunneledzmq", "ERROR")
+    assert (record.name, record.levelname) == ("asyncio" if loop else "tunneledzmq", "ERROR")
     assert echo.address in record.message
-    assert "ssh-keyscan" in record.message
+    assert "ssh-keyscan" in caplog.text
+
+
+def test_the_loops_exception_handler_is_told_of_a_failure_that_nobody_awaits(
+    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer
+) -> None:
+    told: list[dict[str, object]] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        with ctx.socket(zmq.PUSH) as sock:
+            options = strangers_options(openssh)
+            forgotten = sock.connect(echo.address, ssh=options)
+            await until(lambda: bool(told))
+            # What is awaited is told to who awaits it, be it late.
+            with pytest.raises(UnknownHostKeyError):
+                await forgotten
+            with pytest.raises(UnknownHostKeyError):
+                await sock.connect(echo.address, ssh=options)
+
+    asyncio.run(main())
+    [context] = told
+    assert isinstance(context["exception"], UnknownHostKeyError)
+    assert echo.address in str(context["message"])
+
+
+def test_a_program_without_logging_sees_a_failure_that_nobody_awaits(
+    openssh: OpenSSHServer, echo: Peer
+) -> None:
+    with start_program(
+        """
+        import asyncio
+        from tunneledzmq.asyncio import TunneledContext
+
+        async def main():
+            with TunneledContext() as ctx, ctx.socket(zmq.PUSH) as sock:
+                sock.connect(addr, ssh=options)
+                while sock.tunnels:
+                    await asyncio.sleep(0.01)
+        asyncio.run(main())
+        """,
+        options={"server": openssh.server, "config_file": None, "known_hosts": "/dev/null"},
+        addr=echo.address,
+    ) as program:
+        _, errors = program.communicate(timeout=30)
+    assert "ssh-keyscan" in errors and echo.address in errors
 
 
 def test_what_was_sent_to_a_peer_that_cannot_be_reached_holds_nothing_up(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
+import re
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +21,12 @@ import pytest
 import zmq
 import zmq.auth
 
+import tunneledzmq
 from tests.peers import ROOT, Peer, free_port
 from tests.polling import wait_until
 from tests.programs import Program
 from tests.sshd import OpenSSHServer, generate_key
-from tests.strangers import SilentPort
+from tests.strangers import SilentPort, talking_port
 
 STEPS = [
     "resolve",
@@ -112,6 +117,47 @@ def test_colours_on_a_terminal(openssh: OpenSSHServer, echo: Peer) -> None:
     assert "✓ round trip".encode() in output
 
 
+@pytest.mark.parametrize("rich", [True, False])
+def test_80_columns_hide_no_command(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, rich: bool
+) -> None:
+    known_hosts = tmp_path / "known_hosts"
+    without = "" if rich else "import sys; sys.modules['rich'] = None; "
+    source = f"{without}import sys; from tunneledzmq.check import main; main(sys.argv[1:])"
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 80, 0, 0))
+    with Program(
+        [sys.executable, "-c", source, echo.address, *login(openssh)[:-1], str(known_hosts)],
+        stdin=theirs,
+        stdout=theirs,
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"},
+    ) as program:
+        os.close(theirs)
+        output = b""
+        while True:
+            try:
+                output += os.read(ours, 4096)
+            except OSError:
+                break
+        os.close(ours)
+        assert program.wait(10) == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", output.decode())
+    lines = text.splitlines()
+    [command] = [line for line in lines if "ssh-keyscan" in line]
+    assert command.strip() == (
+        f"ssh-keyscan -p {openssh.port} -t ed25519 127.0.0.1 >> {known_hosts}"
+    )
+    assert all(len(line) <= 80 for line in lines if line != command)
+    assert "(or strict_host_key_checking='accept-new')" in " ".join(text.split())
+
+
+def test_the_version() -> None:
+    command = [sys.executable, "-m", "tunneledzmq", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert said.stdout.split() == ["tunneledzmq", tunneledzmq.__version__]
+
+
 def test_over_a_hop(openssh: OpenSSHServer, echo: Peer) -> None:
     with OpenSSHServer() as inner:
         for server in (openssh, inner):
@@ -186,7 +232,15 @@ def test_a_peer_that_says_nothing(openssh: OpenSSHServer) -> None:
             f"tcp://127.0.0.1:{silent.port}", *login(openssh), "--connect-timeout", "2"
         )
     assert step == "zmtp"
-    assert "it does not speak ZMTP: it says nothing" in text
+    assert "was not heard within 2 s: is the peer suspended" in text
+
+
+def test_a_peer_that_hangs_up_without_a_word(openssh: OpenSSHServer) -> None:
+    # So it looks, too, where a server confirms a connection before it has it.
+    with talking_port(b"") as port:
+        step, text = failing_step(f"tcp://127.0.0.1:{port}", *login(openssh))
+    assert step == "zmtp"
+    assert "closed before a word was said: does anything listen there?" in text
 
 
 def test_a_peer_that_speaks_something_else(openssh: OpenSSHServer) -> None:

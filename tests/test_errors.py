@@ -141,6 +141,54 @@ def test_a_port_that_speaks_no_ssh(
         assert_usable(sock, echo)
 
 
+@pytest.mark.parametrize(
+    ("says", "listens_first", "told"),
+    [
+        (b"", False, "before it said that it is an SSH server: has it too many logins"),
+        (b"Exceeded MaxStartups\r\n", False, "it says 'Exceeded MaxStartups', and hangs up"),
+        (HTTP_ANSWER, True, "it says 'HTTP/1.1 400 Bad Request', and hangs up"),
+    ],
+)
+def test_what_a_port_says_instead_is_told(
+    sock: TunneledSocket, echo: Peer, says: bytes, listens_first: bool, told: str, backend: str
+) -> None:
+    if backend == "openssh":
+        told = "before it said that it is an SSH server: has it too many logins"
+    with (
+        talking_port(says, listens_first=listens_first) as port,
+        fails(SSHConnectionError, errno.EPROTO, named=told),
+    ):
+        sock.connect(echo.address, ssh=stranger(port))
+
+
+def test_an_address_and_a_server_the_wrong_way_round_are_told_at_once(
+    sock: TunneledSocket, openssh: OpenSSHServer, echo: Peer
+) -> None:
+    with fails(
+        SSHConnectionError, errno.EPROTO, named="a ZeroMQ socket listens there; are", within=1.5
+    ):
+        sock.connect(f"tcp://{openssh.host}:{openssh.port}", ssh=stranger(echo.port))
+
+
+def test_a_socket_that_another_thread_closes_meanwhile(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    locked = generate_key(tmp_path / "locked", passphrase="open sesame")
+    openssh.authorize(locked)
+    with TunneledContext() as ctx:
+        sock = ctx.socket(zmq.REQ)
+
+        def close(text: str, echo: bool) -> str:
+            closer = threading.Thread(target=sock.close)
+            closer.start()
+            closer.join()
+            return "open sesame"
+
+        with pytest.raises(zmq.ZMQError) as caught:
+            sock.connect(echo.address, ssh=options_for(openssh, keyfile=str(locked), prompt=close))
+        assert f"(addr={echo.address!r})" in str(caught.value)
+
+
 def test_a_key_that_is_not_let_in(
     sock: TunneledSocket,
     openssh: OpenSSHServer,

@@ -83,7 +83,7 @@ def test_a_gateway_imports_no_zmq() -> None:
         "import tunneledzmq.gateway.sshtunnel.forwarder; print('zmq' in sys.modules)",
     )
     output = subprocess.run(
-        [sys.executable, "-I", "-c", code, "0", home._PACKAGE, *sys.path],
+        [sys.executable, "-I", "-c", code, "-1", "0", home._PACKAGE, *sys.path],
         check=True,
         capture_output=True,
         text=True,

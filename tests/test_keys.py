@@ -104,6 +104,36 @@ def test_the_older_formats_of_keys(
     assert_lets_in(ctx, options_for(openssh, keyfile=str(keyfile), passphrase=passphrase), echo)
 
 
+def test_keys_that_are_encrypted_in_newer_ways(
+    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, tmp_path: Path, home: Path
+) -> None:
+    locked = {}
+    generate = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "sesame"]
+    for cipher in ("aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com"):
+        path = locked[cipher] = tmp_path / cipher.partition("-")[0]
+        command = [*generate, "-Z", cipher, "-f", str(path)]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        openssh.authorize(path)
+    gcm, chacha = locked.values()
+    with ctx.socket(zmq.REQ) as sock:
+        sock.connect(echo.address, ssh=options_for(openssh, keyfile=str(gcm), passphrase="sesame"))
+        round_trip(sock)
+    told = "its encryption, chacha20-poly1305@openssh.com, is not supported: ssh-keygen -p"
+    (home / ".ssh" / "id_ed25519").write_bytes(chacha.read_bytes())
+    (home / ".ssh" / "id_ed25519").chmod(0o600)
+    for keyfile in (str(chacha), None):
+        options = options_for(openssh, keyfile=keyfile, passphrase="sesame")
+        with ctx.socket(zmq.REQ) as sock, pytest.raises(SSHAuthenticationError) as caught:
+            sock.connect(echo.address, ssh=options)
+        assert told in str(caught.value) and "wrong" not in str(caught.value)
+    wrong = options_for(openssh, keyfile=str(gcm), passphrase="wr0ng")
+    with (
+        ctx.socket(zmq.REQ) as sock,
+        pytest.raises(SSHAuthenticationError, match=r"passphrase for the key file .* is wrong"),
+    ):
+        sock.connect(echo.address, ssh=wrong)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

@@ -15,7 +15,7 @@ import pytest
 import zmq
 
 from tests.logins import entry_for, options_for
-from tests.peers import Peer
+from tests.peers import Peer, round_trip
 from tests.sshd import OpenSSHServer, generate_key, public_key
 from tunneledzmq import (
     HostKeyChangedError,
@@ -57,10 +57,35 @@ def test_a_user_is_valid_where_it_is_for_ssh() -> None:
     assert "a$b" in taken
 
 
-@pytest.mark.parametrize("text", ["me@host", "a b@host", "DOM\\me@host", "ssh://a%20b@host:22"])
-def test_what_ssh_takes_is_taken(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "user", "host"),
+    [
+        ("a b@host", "a b", "host"),
+        ("DOM\\first last@host", "DOM\\first last", "host"),
+        ("ssh://a%20b@host:22", "a b", "host"),
+        ("site/box", None, "site/box"),
+        ("me@box#2", "me", "box#2"),
+        ("a?*", None, "a?*"),
+        ("::1", None, "::1"),
+        ("me@fe80::1%eth0", "me", "fe80::1%eth0"),
+    ],
+)
+def test_what_ssh_takes_is_taken(text: str, user: str | None, host: str) -> None:
     assert is_taken_by_ssh("--", text)
-    assert parse_server(text).user
+    assert parse_server(text)[:2] == (user, host)
+
+
+def test_an_alias_may_be_a_path(
+    ctx: TunneledContext,
+    config: Callable[..., Path],
+    openssh: OpenSSHServer,
+    echo: Peer,
+    backend: str,
+) -> None:
+    config(entry_for("site/box#2", openssh))
+    with ctx.socket(zmq.REQ) as sock:
+        sock.connect(echo.address, ssh=SSHOptions("site/box#2", backend=backend))
+        round_trip(sock)
 
 
 # What a shell would run

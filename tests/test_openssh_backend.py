@@ -137,6 +137,14 @@ def test_entries_for_other_uses_of_ssh_do_not_disturb(
         assert set(tmp_path.iterdir()) == before
 
 
+def test_an_entry_that_sends_ssh_to_the_background_does_not_disturb(
+    ctx: TunneledContext, config: Callable[..., SSHOptions], echo: Peer
+) -> None:
+    with ctx.socket(zmq.REQ) as sock:
+        sock.connect(echo.address, ssh=config("ForkAfterAuthentication yes"))
+        round_trip(sock)
+
+
 def test_a_hop_of_the_config_file(
     any_ctx: TunneledContext, config: Callable[..., SSHOptions], second: OpenSSHServer, echo: Peer
 ) -> None:

@@ -117,6 +117,22 @@ def test_what_was_passed_over_is_told_where_nothing_else_lets_in(
         )
 
 
+def test_a_default_key_that_the_server_takes_and_nobody_opens_is_the_cause(
+    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, locked: str, home: Path, backend: str
+) -> None:
+    keyfile = home / ".ssh" / "id_ed25519"
+    keyfile.write_bytes(Path(locked).read_bytes())
+    keyfile.chmod(0o600)
+    options = options_for(openssh, keyfile=None, config_file=None)
+    with ctx.socket(zmq.REQ) as sock, pytest.raises(SSHAuthenticationError) as caught:
+        sock.connect(echo.address, ssh=options)
+    message = str(caught.value)
+    assert f"the key file {keyfile} is encrypted: pass passphrase= or prompt=" in message
+    assert "authorized_keys" not in message
+    if backend == "sshtunnel":
+        assert f"would let {openssh.user!r} in with {keyfile}" in message
+
+
 def test_a_passphrase_of_the_programs_that_is_wrong_is_an_error(
     ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, locked: str
 ) -> None:

@@ -113,11 +113,14 @@ def test_a_mistyped_password_may_be_typed_again(
 
 
 def test_a_password_that_is_wrong_three_times_is_an_error(
-    ctx: TunneledContext, sshd: OpenSSHServer, echo: Peer
+    ctx: TunneledContext, sshd: OpenSSHServer, echo: Peer, tmp_path: Path, backend: str
 ) -> None:
     user = User("wr0ng")
-    message = assert_refused(ctx, asking(sshd, user), echo)
-    assert len(user.asked) == 3
+    key = str(generate_key(tmp_path / "stranger"))
+    message = assert_refused(ctx, asking(sshd, user, keyfile=key), echo)
+    first, *others = [text for text, _ in user.asked]
+    assert others == [f"Permission denied, please try again.\n{first}"] * 2
+    assert "the password" in message and "authorized_keys" not in message
     assert sshd.server in message and "password" in message and "wr0ng" not in message
 
 
@@ -167,7 +170,9 @@ def test_a_key_and_the_questions_of_pam(
         server.user = account.user
         user = User("wr0ng", account.password)
         assert_lets_in(ctx, asking(server, user, keyfile=str(keyfile)), echo)
-        assert user.asked == [(f"({account.user}@127.0.0.1) Password: ", False)] * 2
+        question = f"({account.user}@127.0.0.1) Password: "
+        again = f"Permission denied, please try again.\n{question}"
+        assert user.asked == [(question, False), (again, False)]
         given = options_for(server, keyfile=str(keyfile), password=account.password)
         assert_lets_in(ctx, given, echo)
 
@@ -216,6 +221,91 @@ def test_the_password_that_was_given_answers_one_question_only(
         assert server.heard == [["s3cret"]]
 
 
+@pytest.mark.parametrize(
+    "question", ["Passwort: ", "Mot de passe : ", "Contraseña: ", "パスワード: "]
+)
+def test_the_password_that_was_given_answers_in_any_language(
+    ctx: TunneledContext, echo: Peer, tmp_path: Path, backend: str, question: str
+) -> None:
+    asked = Round([(question, False)], ["s3cret"])
+    given = {"keyfile": None, "password": "s3cret"}
+    with AskingServer(tmp_path, [asked]) as server:
+        assert_lets_in(ctx, options_for(server, **given), echo)
+    # Once, and nothing but the first question.
+    with AskingServer(tmp_path, [asked, asked]) as server:
+        user = User("no")
+        assert_refused(ctx, asking(server, user, password="s3cret"), echo)
+        assert server.heard[0] == ["s3cret"] and ["s3cret"] not in server.heard[1:]
+    with AskingServer(tmp_path, [CODE, asked]) as server:
+        assert_refused(ctx, options_for(server, **given), echo)
+        assert server.heard == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "PasswordAuthentication no\nKbdInteractiveAuthentication no",
+        "PreferredAuthentications publickey",
+        "NumberOfPasswordPrompts 0",
+    ],
+    ids=["no passwords", "keys only", "no prompts"],
+)
+@pytest.mark.parametrize("method", ["password", "keyboard-interactive"])
+def test_the_password_that_was_given_wins_over_the_config_file(
+    ctx: TunneledContext,
+    config: Callable[..., Path],
+    echo: Peer,
+    tmp_path: Path,
+    backend: str,
+    method: str,
+    lines: str,
+) -> None:
+    ways: dict[str, Any] = {"password": {"password": "s3cret"}}
+    with AskingServer(tmp_path, **ways.get(method, {"rounds": [PASSWORD]})) as server:
+        path = config(f"Host *\n{lines}\n")
+        options = options_for(server, keyfile=None, password="s3cret", config_file=str(path))
+        assert_lets_in(ctx, options, echo)
+
+
+def test_a_server_that_takes_no_password_is_told(
+    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, home: Path
+) -> None:
+    message = assert_refused(ctx, options_for(openssh, keyfile=None, password="s3cret"), echo)
+    assert "takes no password" in message and "password=" not in message
+
+
+def test_without_a_password_none_is_said_to_be_wrong(
+    echo: Peer, tmp_path: Path, backend: str
+) -> None:
+    with AskingServer(tmp_path, [PASSWORD], password="s3cret") as server:
+        output = run_program(
+            """
+            with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+                try:
+                    sock.connect(addr, ssh=options)
+                except SSHAuthenticationError as exc:
+                    print(exc)
+            """,
+            options=arguments_for(server, keyfile=None),
+            addr=echo.address,
+        )
+        assert server.heard == []
+    assert "nobody to ask" in output and "with the password" not in output
+
+
+def test_a_password_typed_in_any_language_is_known_to_the_next_session(
+    echo: Peer, tmp_path: Path, ctx: TunneledContext
+) -> None:
+    with AskingServer(tmp_path, [Round([("Passwort: ", False)], ["s3cret"])]) as server:
+        user = User("s3cret", "asked again")
+        with ctx.socket(zmq.REQ) as sock:
+            sock.connect(echo.address, ssh=asking(server, user))
+            round_trip(sock)
+            server.cut()
+            wait_until(lambda: server.logins == 2)
+        assert len(user.asked) == 1
+
+
 def test_what_the_server_says_cannot_control_the_terminal(
     ctx: TunneledContext, echo: Peer, tmp_path: Path
 ) -> None:
@@ -252,7 +342,9 @@ def test_a_passphrase_is_asked_for_three_times(
     openssh.authorize(keyfile)
     user = User("wr0ng", "wr0ng", "open sesame")
     assert_lets_in(ctx, asking(openssh, user, keyfile=str(keyfile)), echo)
-    assert user.asked == [(f"Enter passphrase for key '{keyfile}': ", False)] * 3
+    question = f"Enter passphrase for key '{keyfile}': "
+    again = f"Bad passphrase, please try again.\n{question}"
+    assert user.asked == [(question, False), (again, False), (again, False)]
     user = User("wr0ng")
     message = assert_refused(ctx, asking(openssh, user, keyfile=str(keyfile)), echo)
     assert str(keyfile) in message and "wr0ng" not in message
@@ -557,7 +649,8 @@ def test_the_end_of_input_is_no_answer(echo: Peer, tmp_path: Path, question: Rou
             terminal.wait_for(question.questions[0][0])
             wait_until(lambda: terminal.echoes == question.questions[0][1])
             terminal.type("\x04")
-            assert "nobody to ask" in finish(program)
+            message = finish(program)
+            assert "gave no answer when asked" in message and "nobody to ask" not in message
             assert terminal.echoes and server.heard == []
 
 
@@ -569,6 +662,93 @@ def test_a_program_in_the_background_does_not_take_the_terminal(echo: Peer, tmp_
         ) as program:
             assert "nobody to ask" in finish(program)
             assert server.heard == []
+
+
+# Where there is no terminal
+
+
+ASK_WINDOW = """#!/bin/sh
+echo "$1" >> {log}
+{action}
+"""
+
+
+def window(tmp_path: Path, action: str = "echo s3cret") -> Path:
+    """Write the program that SSH_ASKPASS names."""
+    path = tmp_path / "ask pass"
+    path.write_text(ASK_WINDOW.format(log=tmp_path / "log", action=action))
+    path.chmod(0o700)
+    return path
+
+
+ASKED = """
+    with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+        try:
+            sock.connect(addr, ssh=options)
+            print("let in")
+        except SSHAuthenticationError as exc:
+            print(exc)
+    """
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked"),
+    [
+        (["DISPLAY=:7"], True),
+        (["WAYLAND_DISPLAY=w"], True),
+        (["SSH_ASKPASS_REQUIRE=force"], True),
+        (["DISPLAY=:7", "SSH_ASKPASS_REQUIRE=never"], False),
+        (["SSH_ASKPASS_REQUIRE=prefer"], False),
+        ([], False),
+    ],
+    ids=["X", "Wayland", "force", "never", "prefer", "neither"],
+)
+def test_without_a_terminal_a_window_asks_where_it_would_for_ssh(
+    echo: Peer, tmp_path: Path, environment: list[str], asked: bool
+) -> None:
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "SSH_ASKPASS_REQUIRE")
+    prefix = ["env", *(f"-u{name}" for name in names), f"SSH_ASKPASS={window(tmp_path)}"]
+    with AskingServer(tmp_path, [PASSWORD]) as server:
+        output = run_program(
+            ASKED,
+            prefix=[*prefix, *environment],
+            options=arguments_for(server, keyfile=None),
+            addr=echo.address,
+        )
+    if asked:
+        assert output == "let in\n"
+        assert (tmp_path / "log").read_text() == "(me@127.0.0.1) Password: \n"
+    else:
+        assert "nobody to ask" in output and not (tmp_path / "log").exists()
+
+
+def test_a_window_that_is_closed_is_no_answer(echo: Peer, tmp_path: Path) -> None:
+    prefix = ["env", "SSH_ASKPASS_REQUIRE=force", f"SSH_ASKPASS={window(tmp_path, 'exit 1')}"]
+    with AskingServer(tmp_path, [PASSWORD]) as server:
+        options = arguments_for(server, keyfile=None)
+        output = run_program(ASKED, prefix=prefix, options=options, addr=echo.address)
+        assert server.heard == []
+    assert "gave no answer when asked" in output
+
+
+@pytest.mark.parametrize("require", ["force", "prefer"])
+def test_a_window_may_be_preferred_to_the_terminal(
+    echo: Peer, tmp_path: Path, require: str
+) -> None:
+    prefix = ["env", "DISPLAY=:7", f"SSH_ASKPASS_REQUIRE={require}"]
+    with (
+        Terminal() as terminal,
+        AskingServer(tmp_path, [PASSWORD]) as server,
+        start_program(
+            ON_TERMINAL,
+            prefix=[*prefix, f"SSH_ASKPASS={window(tmp_path)}"],
+            tty=terminal.name,
+            options=arguments_for(server, keyfile=None),
+            addr=echo.address,
+        ) as program,
+    ):
+        assert finish(program) == "hello\n"
+    assert (tmp_path / "log").exists()
 
 
 # What only the config file says
@@ -601,7 +781,10 @@ def test_no_password_prompts_means_none() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["One-time password: ", "New password: ", "OTP Password: ", "Retype new password: "],
+    [
+        *["One-time password: ", "New password: ", "OTP Password: ", "Retype new password: "],
+        *["Einmalpasswort: ", "Neues Passwort: ", "Nouveau mot de passe : ", "PIN: ", "Código: "],
+    ],
 )
 def test_the_password_is_not_told_to_other_questions(text: str) -> None:
     login = Login("me@host:22", "host", 22, "me", password="s3cret")

@@ -19,7 +19,7 @@ import zmq
 from tests.logins import entry_for
 from tests.peers import Peer, round_trip
 from tests.polling import wait_until
-from tests.sshd import OpenSSHServer
+from tests.sshd import OpenSSHServer, generate_key
 from tunneledzmq import SSHConnectionError, SSHOptions, TunneledContext
 
 Config = Callable[..., Path]
@@ -183,3 +183,17 @@ def test_the_command_runs_in_the_programs_directory(
     config(entry_for("name", openssh, f"ProxyCommand {netcat.replace(str(tmp_path), '.')}"))
     sock.connect(echo.address, ssh="name")
     round_trip(sock)
+
+
+def test_an_ssh_that_cannot_ask_is_told_of_proxy_jump(
+    sock: Any, openssh: OpenSSHServer, config: Callable[..., Path], tmp_path: Path
+) -> None:
+    locked = generate_key(tmp_path / "locked", passphrase="open sesame")
+    openssh.authorize(locked)
+    command = (
+        f"ssh -F none -i {locked} -o IdentityAgent=none -o UserKnownHostsFile={openssh.known_hosts}"
+        f" -p {openssh.port} -W %h:%p {openssh.user}@{openssh.host}"
+    )
+    config(entry_for("name", openssh, f"ProxyCommand {command}"))
+    with pytest.raises(SSHConnectionError, match=r"Permission denied.*no terminal.*ProxyJump"):
+        sock.connect("tcp://127.0.0.1:1", ssh="name")

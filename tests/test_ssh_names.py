@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import zmq
 
-from tests.logins import entry_for
+from tests.logins import entry_for, options_for
 from tests.peers import Peer, round_trip
 from tests.sshd import OpenSSHServer, fingerprint, generate_key, public_key
 from tunneledzmq import (
@@ -346,6 +346,49 @@ def test_algorithms_can_be_chosen(
     with pytest.raises(SSHConnectionError, match="it knows") as caught:
         sock.connect(echo.address, ssh="name")
     assert caught.value.errno == errno.EINVAL
+
+
+def test_a_server_with_the_key_exchange_of_rfc_8731_alone(
+    ctx: TunneledContext, config: Config, echo: Peer
+) -> None:
+    with OpenSSHServer(KexAlgorithms="curve25519-sha256") as server:
+        config(entry_for("name", server), entry_for("chosen", server, "KexAlgorithms curve25519-*"))
+        for name in ("name", "chosen"):
+            with ctx.socket(zmq.REQ) as sock:
+                sock.connect(echo.address, ssh=name)
+                round_trip(sock)
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "advice"),
+    [
+        ("Ciphers", "aes256-cbc", "pass ciphers='+aes256-cbc'"),
+        ("Ciphers", "chacha20-poly1305@openssh.com", "pass backend='openssh'"),
+        ("MACs", "umac-128@openssh.com", "pass backend='openssh'"),
+        ("KexAlgorithms", "sntrup761x25519-sha512@openssh.com", "pass backend='openssh'"),
+    ],
+)
+def test_what_to_do_without_a_common_algorithm_is_told(
+    word: str, name: str, advice: str, ctx: TunneledContext, echo: Peer
+) -> None:
+    aside = {"Ciphers": "aes128-ctr"} if word == "MACs" else {}
+    with OpenSSHServer(**{word: name, **aside}) as server, ctx.socket(zmq.REQ) as sock:
+        with pytest.raises(SSHConnectionError) as caught:
+            sock.connect(echo.address, ssh=options_for(server))
+        assert f"of {word}, the server offers {name}: {advice}" in str(caught.value)
+        if word == "Ciphers":
+            other = options_for(server, backend="openssh", ciphers="aes192-ctr")
+            with pytest.raises(SSHConnectionError) as caught:
+                sock.connect(echo.address, ssh=other)
+            assert f"pass ciphers='+{name}'" in str(caught.value)
+        # And the advice works.
+        works: dict[str, Any] = {"backend": "openssh"} if "backend" in advice else {}
+        path = server.directory / "config"
+        path.touch()
+        if advice.startswith("pass ciphers"):
+            works["ciphers"] = f"+{name}"
+        sock.connect(echo.address, ssh=options_for(server, config_file=str(path), **works))
+        round_trip(sock)
 
 
 # How the server is reached

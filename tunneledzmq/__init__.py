@@ -16,6 +16,7 @@ from .exceptions import (
 )
 from .options import SSHOptions
 from .socket import TunneledSocket
+from .swap import install, uninstall
 from .tunnel import Tunnel, TunnelStats
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "TunneledContext",
     "TunneledSocket",
     "UnknownHostKeyError",
+    "install",
+    "uninstall",
 ]
 
 __version__ = "0.1.0"

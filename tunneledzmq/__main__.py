@@ -11,7 +11,11 @@ usage: tunneledzmq COMMAND [...]
 
 commands:
   check   test a tunnel step by step: `tunneledzmq check --help`
-  demo    run the main job on an embedded SSH server: `tunneledzmq demo --help`
+  demo    run the main job on an SSH server of its own: `tunneledzmq demo --help`
+  run     run a program with its connects through a server: `tunneledzmq run --help`
+
+options:
+  --version, --help
 """
 
 
@@ -26,6 +30,15 @@ def main() -> int:
         from .demo import main as demo
 
         return demo(rest)
+    if command == "run":
+        from .run import main as run
+
+        return run(rest)
+    if command == "--version":
+        from . import __version__
+
+        print(f"tunneledzmq {__version__}")
+        return 0
     if command in ("-h", "--help"):
         print(USAGE, end="")
         return 0

@@ -2,26 +2,59 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import zmq
 
+from .default import note_context
 from .endpoints import check_local
 from .handles.pool import GatewayPool
+from .mixing import guard, maker
 from .options import SSHLike, SSHOptions, to_options
-from .socket import TunneledSocket, TunnelingSocket, to_text
+from .socket import TunneledSocket, to_text
 from .tunnel import Tunnel
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, TypeVar
 
-__all__ = ["TunneledContext", "TunnelingContext"]
+    _SocketT = TypeVar(
+        "_SocketT", bound=TunneledSocket[Any], covariant=True, default=TunneledSocket[bytes]
+    )
+else:
+    from typing import TypeVar
 
-_SocketT = TypeVar("_SocketT", bound=TunnelingSocket[Any], covariant=True)
+    _SocketT = TypeVar("_SocketT", covariant=True)
+
+__all__ = ["TunneledContext"]
+
+PlainContext: Any = zmq.Context
 
 
-class TunnelingContext(zmq.Context[_SocketT], Generic[_SocketT]):
-    """What the contexts of this package have in common."""
+class TunneledContext(zmq.Context[_SocketT], Generic[_SocketT]):
+    """A :class:`zmq.Context` whose sockets take ``ssh=`` in ``connect``.
+
+    Args:
+        io_threads: as with :class:`zmq.Context`; or a context to shadow.
+        shadow: a context, or its address, to share the libzmq context of.
+        ssh: the server for every ``connect`` to a ``tcp://`` address that names none itself.
+            Default: that of a shadowed `TunneledContext`, else none.
+        local: the default for ``connect``'s `local`: ``"tcp://127.0.0.1:*"`` for programs that take
+            ``Peer-Address`` for an IP address.
+        isolate: `True`: each SSH connection lives in a helper process of its own. `False`: in
+            threads of this process, which then share its GIL. A shadow uses the SSH connections
+            of the `TunneledContext` that it shadows.
+
+    Raises:
+        ValueError: `ssh` is malformed.
+        TypeError: `ssh` is of another type.
+    """
+
+    _socket_class: Any = TunneledSocket
+    _repr_cls = "tunneledzmq.TunneledContext"
+    _instance: Any = None
+    _instance_pid: int | None = None
 
     _ssh: SSHOptions | None = None
     _local: str | None = None
@@ -40,16 +73,63 @@ class TunnelingContext(zmq.Context[_SocketT], Generic[_SocketT]):
         default = None if ssh is None else to_options(ssh)
         if local is not None:
             local = check_local(to_text(local, "local"))
+        if isinstance(io_threads, PlainContext):
+            io_threads, shadow = 1, io_threads
         super().__init__(io_threads, shadow)  # type: ignore[call-overload]
-        original = io_threads if isinstance(io_threads, zmq.Context) else shadow
-        if isinstance(original, TunnelingContext):
-            self._ssh = original._ssh if default is None else default
-            self._local = original._local if local is None else local
-            self._pool = original._pool
+        if isinstance(shadow, TunneledContext):
+            self._ssh = shadow._ssh if default is None else default
+            self._local = shadow._local if local is None else local
+            self._pool = shadow._pool
         else:
             self._ssh = default
             self._local = local
             self._pool = GatewayPool(isolate=isolate)
+        if self._ssh is not None:
+            note_context(self)
+            guard()
+
+    @classmethod
+    def instance(
+        cls,
+        io_threads: int = 1,
+        *,
+        ssh: SSHLike | None = None,
+        local: str | None = None,
+        isolate: bool = True,
+    ) -> Self:
+        """Return the one context that all parts of a program may share; make it if need be.
+
+        It is never that of :meth:`zmq.Context.instance`.
+
+        Args:
+            io_threads: of a new one, as are the others.
+            ssh: its default server.
+            local: its default for ``connect``'s `local`.
+            isolate: whether its SSH connections live in processes of their own.
+
+        Raises:
+            ValueError: it has another default already, on which others rely.
+        """
+        wanted = None if ssh is None else to_options(ssh)
+        # Classes derived from this one need not know of what is not given.
+        asked: dict[str, Any] = {
+            "ssh": wanted,
+            "local": local,
+            "isolate": None if isolate else False,
+        }
+        given = {name: value for name, value in asked.items() if value is not None}
+        with cls._instance_lock:
+            context = cls._instance
+            if context is None or cls._instance_pid != os.getpid() or context.closed:
+                context = cls(io_threads=io_threads, **given)
+                cls._instance, cls._instance_pid = context, os.getpid()
+        for name, value, own in (("ssh", wanted, context._ssh), ("local", local, context._local)):
+            if value not in (None, own):
+                raise ValueError(
+                    f"{cls.__name__}.instance() is there already, and has another {name}=; its "
+                    f"first call sets it, or make a context of your own: {cls.__name__}({name}=...)"
+                )
+        return cast("Self", context)
 
     @classmethod
     def shadow(cls, address: int | zmq.Context[Any]) -> Self:
@@ -61,6 +141,28 @@ class TunnelingContext(zmq.Context[_SocketT], Generic[_SocketT]):
         return self.__class__(shadow=self)
 
     __deepcopy__ = __copy__
+
+    def socket(
+        self,
+        socket_type: int,
+        socket_class: Callable[..., Any] | None = None,
+        **kwargs: Any,
+    ) -> _SocketT:
+        """Make a socket, as :meth:`zmq.Context.socket` does.
+
+        Args:
+            socket_type: :data:`zmq.REQ` and the like.
+            socket_class: another class than the context's. It connects through servers, too: the
+                tunnelling is mixed into it.
+            **kwargs: for the class.
+
+        Raises:
+            TypeError: the tunnelling cannot be mixed into that class, and the context has a
+                default for ``ssh=``, which must not be skipped.
+        """
+        kind = self._socket_class if socket_class is None else socket_class
+        made = maker(kind, needed=self._ssh is not None)
+        return super().socket(socket_type, made, **kwargs)
 
     @property
     def tunnels(self) -> list[Tunnel]:
@@ -80,28 +182,3 @@ class TunnelingContext(zmq.Context[_SocketT], Generic[_SocketT]):
         pool.interrupt()
         super().term()
         pool.shutdown()
-
-
-class TunneledContext(TunnelingContext[TunneledSocket]):
-    """A :class:`zmq.Context` whose sockets take ``ssh=`` in ``connect``.
-
-    Args:
-        io_threads: as with :class:`zmq.Context`; or a context to shadow.
-        shadow: a context, or its address, to share the libzmq context of.
-        ssh: the server for every ``connect`` to a ``tcp://`` address that names none itself.
-            Default: that of a shadowed `TunneledContext`, else none.
-        local: the default for ``connect``'s `local`: ``"tcp://127.0.0.1:*"`` for programs that take
-            ``Peer-Address`` for an IP address.
-        isolate: `True`: each SSH connection lives in a helper process of its own. `False`: in
-            threads of this process, which then share its GIL. A shadow uses the SSH connections
-            of the `TunneledContext` that it shadows.
-
-    Raises:
-        ValueError: `ssh` is malformed.
-        TypeError: `ssh` is of another type.
-    """
-
-    _socket_class = TunneledSocket
-    _repr_cls = "tunneledzmq.TunneledContext"
-    _instance: Any = None
-    _instance_pid: int | None = None

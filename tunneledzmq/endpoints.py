@@ -16,6 +16,9 @@ __all__ = ["RemoteEndpoint", "check_local", "is_tcp", "parse_remote"]
 # sun_path has 108 bytes on Linux and 104 on the BSDs and macOS, with the closing zero.
 MAX_IPC_PATH = 103
 
+# Characters of a name in DNS (RFC 1035, section 2.3.4), written out.
+_MAX_NAME = 253
+
 # Those that libzmq knows (zmq(7)).
 _PROTOCOLS = ("inproc", "ipc", "tcp", "pgm", "epgm", "norm", "tipc", "udp", "ws", "wss", "vmci")
 
@@ -61,6 +64,10 @@ def parse_remote(addr: str) -> RemoteEndpoint:
         host, port = split_host_port(there)
     except ValueError as exc:
         raise AddressError(f"{exc} (addr={addr!r})") from None
+    if len(host) > _MAX_NAME:
+        raise AddressError(
+            f"a host name has at most {_MAX_NAME} characters (addr={addr[:80]!r}...)"
+        )
     if port is None:
         raise AddressError(f"no port: write tcp://HOST:PORT (addr={addr!r})")
     return RemoteEndpoint(host, port)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import wraps
+from typing import Any
 
 from .shared.names import ServerAddress, parse_server
 
@@ -105,7 +107,11 @@ class SSHOptions:
     cannot do: FIDO keys, GSSAPI, PKCS#11."""
 
     connections: int = 1
-    """SSH sessions over which the sockets of a context are spread in turn."""
+    """SSH sessions over which the sockets are spread in turn."""
+
+    persist: float = 0
+    """Seconds for which an SSH session outlives its last tunnel, for the next one (ControlPersist);
+    never the program."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.server, str):
@@ -133,11 +139,13 @@ class SSHOptions:
         _check_number("server_alive_interval", self.server_alive_interval, least=0)
         _check_number("server_alive_count_max", self.server_alive_count_max, least=1)
         _check_number("connections", self.connections, least=1)
+        _check_number("persist", self.persist, least=0)
         for name in ("server_alive_count_max", "connections"):
             if isinstance(getattr(self, name), float):
                 raise TypeError(f"{name} must be an int, not float")
-        if self.connections is None:
-            raise TypeError("connections must be an int, not None")
+        for name in ("connections", "persist"):
+            if getattr(self, name) is None:
+                raise TypeError(f"{name} must be a number, not None")
         if self.prompt is not None and not callable(self.prompt):
             raise TypeError(f"prompt must be callable, not {type(self.prompt).__name__}")
         self._normalize("jump", _hops(self.jump))
@@ -168,6 +176,43 @@ class SSHOptions:
         own = () if self.jump == NO_HOPS else _hops(self.jump)
         return replace(self, jump=(*hops, *own))
 
+
+# Words of other libraries, and where it stands here.
+_OTHER_WORDS = {
+    "host": "it is the first argument, [user@]host[:port]",
+    "hostname": "it is the first argument, [user@]host[:port]",
+    "port": "it stands in the first argument, [user@]host:port",
+    "user": "it stands in the first argument, user@host",
+    "username": "it stands in the first argument, user@host",
+    "key_filename": "it is keyfile=, a path or several",
+    "key_file": "it is keyfile=, a path or several",
+    "identity_file": "it is keyfile=, a path or several",
+    "client_keys": "it is keyfile=, a path or several",
+    "pkey": "it is keyfile=, a path or several; keys that are loaded already stay in the ssh-agent",
+    "ssh_pkey": "it is keyfile=, a path or several",
+    "timeout": "it is connect_timeout=",
+    "look_for_keys": "they are looked for unless keyfile= names others",
+    "allow_agent": "it is agent=",
+    "compress": "it is compression=",
+    "proxy_jump": "it is jump=",
+    "config": "it is config_file=",
+}
+
+
+def _with_hints(init: Callable[..., None]) -> Callable[..., None]:
+    """Say what to write in place of another library's word."""
+
+    @wraps(init)
+    def init_or_hint(self: SSHOptions, *args: Any, **fields: Any) -> None:
+        for name in fields:
+            if name in _OTHER_WORDS:
+                raise TypeError(f"SSHOptions has no {name}=: {_OTHER_WORDS[name]}")
+        init(self, *args, **fields)
+
+    return init_or_hint
+
+
+SSHOptions.__init__ = _with_hints(SSHOptions.__init__)  # type: ignore[method-assign]
 
 SSHLike = str | SSHOptions | Sequence[str | SSHOptions]
 """What ``ssh=`` takes: a server, its options, or the hops in order."""

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
 import zmq
 
-from .endpoints import RemoteEndpoint, check_local, is_tcp, parse_remote
+from .default import context_of, default_for, local_for, note_socket
+from .endpoints import RemoteEndpoint, check_local, parse_remote
 from .handles.pool import GatewayPool, shared_pool
+from .hub import is_green, open_beside
 from .options import SSHLike, SSHOptions, to_options
 from .shared.control import How
 from .tunnel import Pace, Tunnel
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, TypeVar
     from zmq.sugar.socket import _SocketContext
 
-__all__ = ["CONTEXT", "Default", "TunneledSocket", "TunnelingSocket", "to_text"]
+    _ReturnT = TypeVar("_ReturnT", covariant=True, default=bytes)
+else:
+    from typing import TypeVar
 
-_ReturnT = TypeVar("_ReturnT", covariant=True)
+    _ReturnT = TypeVar("_ReturnT", covariant=True)
+
+__all__ = ["CONTEXT", "Default", "TunneledSocket", "to_text"]
+
+PlainSocket: Any = zmq.Socket
+"""pyzmq's own class, whatever stands in its place."""
 
 
 class Default(Enum):
@@ -47,22 +56,74 @@ class _Way(NamedTuple):
     pace: Pace
 
 
-class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
-    """What the sockets of this package have in common, but `connect`."""
+class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
+    """A :class:`zmq.Socket` that connects through SSH servers."""
+
+    _repr_cls = "tunneledzmq.TunneledSocket"
 
     # The tunnels of this socket, with the addresses that were given to connect.
     _tunnels: dict[Tunnel, str]
+    # Whether pyzmq's own connect is called, and not a program's that skips ours.
+    _passing = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._tunnels = {}
+        self._begin()
         super().__init__(*args, **kwargs)  # type: ignore[misc]
         shadowed = self._shadow_obj
         # Before pyzmq 26 a shadow forgot the context, and with it the context's default.
-        if self.context is None and isinstance(shadowed, zmq.Socket):
+        if self.context is None and isinstance(shadowed, PlainSocket):
             self.context = shadowed.context
         # A shadow may be gone long before the socket is closed.
-        if isinstance(shadowed, TunnelingSocket):
+        if isinstance(shadowed, TunneledSocket):
             self._tunnels = shadowed._tunnels
+        elif not shadowed:
+            note_socket(self)
+
+    def _begin(self) -> None:
+        """Have no tunnels yet. Also for a socket of another class, whose class has become ours."""
+        self._tunnels = {}
+
+    def connect(  # type: ignore[override]
+        self,
+        addr: str | bytes,
+        ssh: SSHLike | Default | None = CONTEXT,
+        *,
+        local: str | None = None,
+    ) -> _SocketContext[Self]:
+        """Connect to a peer, through an SSH server where `ssh` or the context says so.
+
+        Args:
+            addr: the peer's endpoint as the SSH server sees it, ``tcp://HOST:PORT``.
+            ssh: ``[user@]host[:port]``, ``ssh://...``, or :class:`SSHOptions`; `None` connects
+                directly. Default: the context's `ssh` for ``tcp://`` addresses.
+            local: endpoint of the local leg: ``tcp://127.0.0.1:*``, ``tcp://127.0.0.1:7000`` or
+                ``ipc:///path``. Default: the context's, else a Unix socket that is private to the
+                user; on Windows a TCP port that only this process can use.
+
+        Returns:
+            A context manager that disconnects `addr`, as :meth:`zmq.Socket.connect` does.
+
+        Raises:
+            TunnelError: no SSH session could be set up; the socket is as it was before.
+            ValueError: an argument is malformed.
+            TypeError: an argument is of another type.
+        """
+        text = to_text(addr)
+        way = self._way(text, ssh, local)
+        if way is None:
+            return self._connect_directly(text)
+        connected = self._connected(text, way)
+        if connected is not None:
+            return self._connect_again(connected, text)
+        tunnel = Tunnel(str(way.remote), way.options, way.local or "", pace=way.pace)
+        self._open(tunnel)
+        return self._connect_through(tunnel, text)
+
+    def _open(self, tunnel: Tunnel) -> None:
+        if is_green():
+            open_beside(self._pool, tunnel)
+        else:
+            self._pool.open(tunnel)
 
     @property
     def tunnels(self) -> list[Tunnel]:
@@ -116,7 +177,7 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
     def _way(self, addr: str, ssh: SSHLike | Default | None, local: str | None) -> _Way | None:
         """Check the arguments of `connect`; return `None` for a direct connection."""
         if isinstance(ssh, Default):
-            options = getattr(self.context, "_ssh", None) if is_tcp(addr) else None
+            options = default_for(self, addr)
         else:
             options = None if ssh is None else to_options(ssh)
         if options is None:
@@ -124,10 +185,7 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
                 raise ValueError("local= needs ssh=")
             return None
         remote = parse_remote(addr)
-        if local is None:
-            local = getattr(self.context, "_local", None)
-        else:
-            local = check_local(to_text(local, "local"))
+        local = local_for(self) if local is None else check_local(to_text(local, "local"))
         if self.closed:
             error = zmq.ZMQError(zmq.ENOTSOCK)
             error.strerror += f" (addr={addr!r})"
@@ -136,20 +194,26 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
 
     @property
     def _pool(self) -> GatewayPool:
-        pool = getattr(self.context, "_pool", None)
-        return pool if isinstance(pool, GatewayPool) else shared_pool()
+        context = context_of(self)
+        return shared_pool() if context is None else context._pool
 
     def _connect_directly(self, addr: str) -> _SocketContext[Self]:
-        return super().connect(addr)
+        passing, self._passing = self._passing, True
+        try:
+            return super().connect(addr)
+        finally:
+            self._passing = passing
 
     def _disconnect_directly(self, addr: str) -> None:
         super().disconnect(addr)
 
     def _connect_through(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
         try:
-            manager = super().connect(tunnel.local)
-        except BaseException:
+            manager = self._connect_directly(tunnel.local)
+        except BaseException as exc:
             tunnel._cut()
+            if isinstance(exc, zmq.ZMQError):  # closed by another thread meanwhile
+                exc.strerror = exc.strerror.replace(repr(tunnel.local), repr(addr))
             raise
         self._forget_closed()
         self._tunnels[tunnel] = addr
@@ -165,7 +229,7 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         return None
 
     def _connect_again(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
-        manager = super().connect(tunnel.local)  # a no-op, to libzmq
+        manager = self._connect_directly(tunnel.local)  # a no-op, to libzmq
         manager.addr = addr
         return manager
 
@@ -186,48 +250,6 @@ class TunnelingSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
     def _forget_closed(self) -> None:
         for tunnel in [tunnel for tunnel in self._tunnels if tunnel.state == "closed"]:
             del self._tunnels[tunnel]
-
-
-class TunneledSocket(TunnelingSocket[bytes]):
-    """A :class:`zmq.Socket` that connects through SSH servers."""
-
-    _repr_cls = "tunneledzmq.TunneledSocket"
-
-    def connect(  # type: ignore[override]
-        self,
-        addr: str | bytes,
-        ssh: SSHLike | Default | None = CONTEXT,
-        *,
-        local: str | None = None,
-    ) -> _SocketContext[Self]:
-        """Connect to a peer, through an SSH server where `ssh` or the context says so.
-
-        Args:
-            addr: the peer's endpoint as the SSH server sees it, ``tcp://HOST:PORT``.
-            ssh: ``[user@]host[:port]``, ``ssh://...``, or :class:`SSHOptions`; `None` connects
-                directly. Default: the context's `ssh` for ``tcp://`` addresses.
-            local: endpoint of the local leg: ``tcp://127.0.0.1:*``, ``tcp://127.0.0.1:7000`` or
-                ``ipc:///path``. Default: the context's, else a Unix socket that is private to the
-                user; on Windows a TCP port that only this process can use.
-
-        Returns:
-            A context manager that disconnects `addr`, as :meth:`zmq.Socket.connect` does.
-
-        Raises:
-            TunnelError: no SSH session could be set up; the socket is as it was before.
-            ValueError: an argument is malformed.
-            TypeError: an argument is of another type.
-        """
-        text = to_text(addr)
-        way = self._way(text, ssh, local)
-        if way is None:
-            return self._connect_directly(text)
-        connected = self._connected(text, way)
-        if connected is not None:
-            return self._connect_again(connected, text)
-        tunnel = Tunnel(str(way.remote), way.options, way.local or "", pace=way.pace)
-        self._pool.open(tunnel)
-        return self._connect_through(tunnel, text)
 
 
 def _normal(addr: str) -> str:

@@ -7,7 +7,6 @@ them in place of zmq.ssh's, for programs that were written for those.
 from __future__ import annotations
 
 import errno
-import functools
 import importlib
 import socket as _socket
 import weakref
@@ -19,9 +18,9 @@ import zmq
 from .endpoints import RemoteEndpoint, parse_remote
 from .exceptions import SSHAuthenticationError
 from .handles.pool import shared_pool
+from .mixing import adopt
 from .options import Paths, SSHOptions
 from .shared.control import How
-from .socket import TunnelingSocket
 from .tunnel import Pace, Tunnel
 
 __all__ = [
@@ -36,8 +35,19 @@ __all__ = [
     "tunnel_connection",
 ]
 
-# What install() replaces, where they have it.
-_MODULES = ("zmq.ssh", "zmq.ssh.tunnel", "jupyter_client.ssh", "jupyter_client.ssh.tunnel")
+MODULES = ("zmq.ssh", "zmq.ssh.tunnel", "jupyter_client.ssh", "jupyter_client.ssh.tunnel")
+"""Where `install` replaces functions."""
+
+FUNCTIONS = (
+    "open_tunnel",
+    "openssh_tunnel",
+    "paramiko_tunnel",
+    "select_random_ports",
+    "ssh_tunnel",
+    "try_passwordless_ssh",
+    "tunnel_connection",
+)
+"""What it replaces, where they have it."""
 
 # How whoever uses a tunnel connects, as far as we know: as libzmq does by default.
 _PACE = Pace(reconnect_ivl=0.1, reconnect_ivl_max=0.0, heartbeat=True)
@@ -106,7 +116,7 @@ def tunnel_connection(
     """
     ssh = _options(server, keyfile, password, options)
     parse_remote(addr)
-    owner = _adopt(_owner(socket))
+    owner = adopt(_owner(socket))
     way = owner._way(addr, ssh, None)
     assert way is not None
     tunnel = OwnTunnel(str(way.remote), ssh, way.local or "", pace=way.pace)
@@ -234,12 +244,12 @@ def install() -> None:
     --ssh``) then get these. What is not installed is left out. May be called more than once, and
     must be called before ``from zmq.ssh.tunnel import tunnel_connection`` and the like.
     """
-    for module_name in _MODULES:
+    for module_name in MODULES:
         try:
             module = importlib.import_module(module_name)
         except ImportError:
             continue
-        for name in sorted({*__all__} - {"OwnTunnel", "install"}):
+        for name in FUNCTIONS:
             if hasattr(module, name):
                 setattr(module, name, globals()[name])
 
@@ -285,24 +295,3 @@ def _owner(socket: zmq.Socket[Any]) -> zmq.Socket[Any]:
             break  # of a bare address: nobody knows the other
         socket = shadowed
     return socket
-
-
-def _adopt(socket: zmq.Socket[Any]) -> TunnelingSocket[Any]:
-    """Have a socket close its tunnels when it is closed or collected.
-
-    Its class is changed because nothing else sees each of its ends (close(), with, destroy(),
-    collection) without keeping the socket alive.
-    """
-    if not isinstance(socket, TunnelingSocket):
-        kind: Any = type(socket)
-        socket.__class__ = _tunneled(kind)
-        assert isinstance(socket, TunnelingSocket)
-        socket._tunnels = {}
-    return socket
-
-
-@functools.cache
-def _tunneled(kind: Any) -> Any:
-    name = kind.__dict__.get("_repr_cls", f"{kind.__module__}.{kind.__qualname__}")
-    members = {"__slots__": (), "__module__": kind.__module__, "_repr_cls": name}
-    return type(kind.__name__, (TunnelingSocket, kind), members)

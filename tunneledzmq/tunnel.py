@@ -10,7 +10,17 @@ from typing import NamedTuple, Protocol
 from .options import SSHOptions
 from .shared.control import How
 
-__all__ = ["Closing", "GivenUp", "Handle", "Pace", "State", "Tunnel", "TunnelStats", "state_of"]
+__all__ = [
+    "Closing",
+    "GivenUp",
+    "Handle",
+    "Owner",
+    "Pace",
+    "State",
+    "Tunnel",
+    "TunnelStats",
+    "state_of",
+]
 
 
 class GivenUp(Exception):
@@ -126,10 +136,23 @@ class Handle(Protocol):
         ...
 
 
+class Owner(Protocol):
+    """Whose sockets use a tunnel: those of a context, or of none."""
+
+    @property
+    def terminated(self) -> bool:
+        """Whether libzmq has closed all its sockets."""
+        ...
+
+    def refuses(self, tunnel: Tunnel) -> bool:
+        """Tell whether a tunnel is opened no more: the context terminates."""
+        ...
+
+
 class Tunnel:
     """The way of one socket to one address, through an SSH server. Read-only.
 
-    ::
+    Its states:
 
         connecting -> up <-> down
              |         |      |
@@ -152,12 +175,16 @@ class Tunnel:
         # Where there is none, nobody asks whether the server reaches the peer.
         self._pace = pace
 
+        # Set by the pool that opens it, and by the handle when the owner's context has terminated.
+        self._owner: Owner | None = None
+        self._terminated = False
+
         # Set by the handle that takes it.
         self._handle: Handle | None = None
         self._id = 0
 
         # The process that alone may use the local leg, where the system does not see to that.
-        self._owner: int | None = None
+        self._process: int | None = None
 
         # What listens on the local endpoint before the gateway does.
         self._listener = listener

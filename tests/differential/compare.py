@@ -13,7 +13,7 @@ RETRIES = 5
 """How many more or fewer retries may be by chance, besides some of them."""
 
 
-NONE = Events("", 0, 0, mute=False, stopped=False)
+NONE = Events("", 0, 0, uncounted=False, stopped=False)
 
 
 def differences(program: Program, first: Seen, second: Seen, names: tuple[str, str]) -> list[str]:
@@ -30,6 +30,12 @@ def differences(program: Program, first: Seen, second: Seen, names: tuple[str, s
         states = first.states[number], second.states[number]
         if states[0] != states[1]:
             found.append(f"connections after step {number}: {_both(names, *states)}")
+    conflating = {near.name for near in program.near if near.options.get("CONFLATE")}
+    dealt = _dealt_by_time(program)
+    if dealt:
+        received = [_together(seen.received, dealt) for seen in (first, second)]
+        first = replace(first, received=received[0])
+        second = replace(second, received=received[1])
     for receiver in sorted(first.received.keys() | second.received.keys()):
         ours, theirs = first.received.get(receiver, {}), second.received.get(receiver, {})
         for sender in sorted(ours.keys() | theirs.keys()):
@@ -39,6 +45,9 @@ def differences(program: Program, first: Seen, second: Seen, names: tuple[str, s
                 one, other = sorted(one), sorted(other)
             if {f"{receiver}-{sender}", f"{sender}-{receiver}"} & first.repeated:
                 one, other = sorted(one), sorted(other)
+                if receiver in conflating:
+                    # The last one of several connections: any one's last.
+                    one, other = one and ["one"], other and ["one"]
             if one != other:
                 found.append(f"{receiver} from {sender}: {_messages(names, one, other)}")
     for pair in sorted(first.events.keys() | second.events.keys()):
@@ -54,6 +63,45 @@ def kind(program: Program, found: list[str]) -> str:
     where = re.sub(r"\b([nf])\d+", r"\1", found[0].partition(":")[0])
     where = re.sub(r"step \d+", "a step", where).partition("(")[0]
     return f"{program.near[0].kind}: {where}"
+
+
+def _dealt_by_time(program: Program) -> set[str]:
+    """Return who deals messages out to several sockets in an order that time alone decides.
+
+    That is a peer that comes while several sockets wait for it: they reach it in any order. It is
+    also a socket that has only those connections that are up, when one of several peers comes.
+    """
+    kinds = {each.name: each.kind for each in (*program.near, *program.far)}
+    immediate = {near.name for near in program.near if near.options.get("IMMEDIATE")}
+    waiting: dict[str, set[str]] = {}
+    found = set()
+    for step in program.steps:
+        if step.do in ("connect", "connect_as"):
+            waiting.setdefault(step.args[0], set()).add(step.who)
+        elif step.do in ("bind", "restart"):
+            reaching = waiting.get(step.who, set())
+            if len(reaching) > 1:
+                found.add(step.who)
+            found |= {
+                name
+                for name in reaching & immediate
+                if sum(name in names for names in waiting.values()) > 1
+            }
+    return {name for name in found if kinds[name] in ("PUSH", "DEALER")}
+
+
+def _together(
+    received: dict[str, dict[str, list[str]]], senders: set[str]
+) -> dict[str, dict[str, list[str]]]:
+    """Put together what some senders' receivers got of each."""
+    apart = {
+        receiver: {name: log for name, log in by_sender.items() if name not in senders}
+        for receiver, by_sender in received.items()
+    }
+    for sender in senders:
+        logs = [by_sender.get(sender, []) for by_sender in received.values()]
+        apart.setdefault("all", {})[sender] = sorted(text for log in logs for text in log)
+    return apart
 
 
 def _written(result: str) -> str:
@@ -83,7 +131,7 @@ def _events(
     orders = one.order, other.order
     if mingled:
         orders = "".join(sorted(one.order)), "".join(sorted(other.order))
-    if one.mute or other.mute:
+    if one.uncounted or other.uncounted:
         # As often as there was time for, but nothing else.
         orders = (
             "".join(sorted(set(orders[0]) - set("CFD"))),
@@ -94,7 +142,7 @@ def _events(
         found.append(f"events of {pair}: {_both(names, one.order, other.order)}")
     if one.stopped != other.stopped:
         found.append(f"end of the events of {pair}: {_both(names, one.stopped, other.stopped)}")
-    if not one.mute and not _same_pace(one, other):
+    if not one.uncounted and not _same_pace(one, other):
         pace = [f"{events.retries} in {events.down:.1f} s" for events in (one, other)]
         found.append(f"retries of {pair}: {_both(names, *pace)}")
     return found

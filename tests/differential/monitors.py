@@ -26,6 +26,12 @@ UP = {zmq.EVENT_HANDSHAKE_SUCCEEDED}
 UP_RAW = {zmq.EVENT_CONNECTED, zmq.EVENT_ACCEPTED}
 """Where there is no handshake."""
 
+FAILED = {
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH,
+}
+
 
 _numbers = itertools.count()
 
@@ -48,6 +54,8 @@ class EventLog:
     retries: int = 0
     live: int = 0
     """Connections that are up now."""
+    reached: int = 0
+    """Connections that are there now, whether the other side has greeted or not."""
     connected: bool = False
     """Whether there is to be one."""
     down: float = 0
@@ -66,9 +74,11 @@ class Monitor:
         self._events = listen(sock)
         self._up = UP_RAW if raw else UP
         self._names: dict[str, str] = {}
-        # Endpoints to which libzmq has connected when it was not to any more, as it had something
-        # left to send. While the peer is down a tunnel lets it, which plain TCP does not: that
-        # alone tells the gateway that libzmq is not through. What comes of it is not compared.
+        # Endpoints that are given up, and those of them to which libzmq has connected even so, as
+        # it had something left to send. While the peer is down a tunnel lets it, which plain TCP
+        # does not: that alone tells the gateway that libzmq is not through. What comes of it is not
+        # compared.
+        self._left: set[str] = set()
         self._late: set[str] = set()
         self.logs: dict[str, EventLog] = {}
         self.stopped = False
@@ -79,19 +89,17 @@ class Monitor:
 
         Where libzmq took the connect for an earlier one, it may still be another peer's.
         """
-        self._names.setdefault(endpoint, name)
+        self._let_time_pass()
         self.logs.setdefault(name, EventLog()).connected = True
-        self._late.discard(endpoint)
+        if self._names.setdefault(endpoint, name) == name:
+            self._left.discard(endpoint)
+            self._late.discard(endpoint)
 
     def read(self) -> None:
         """Note what happened since the last call."""
         if self._events.closed:
             return
-        passed = time.monotonic() - self._read
-        self._read += passed
-        for log in self.logs.values():
-            if log.connected and not log.live:
-                log.down += passed
+        self._let_time_pass()
         while not self.stopped:
             try:
                 event = recv_monitor_message(self._events, zmq.DONTWAIT)
@@ -99,14 +107,27 @@ class Monitor:
                 return
             self._note(event["event"], event["endpoint"].decode().rstrip("\0"))
 
+    def _let_time_pass(self) -> None:
+        passed = time.monotonic() - self._read
+        self._read += passed
+        for log in self.logs.values():
+            if log.connected and not log.live:
+                log.down += passed
+
     def live(self) -> Counter[str]:
         """Return how many connections each address has."""
         return Counter({name: log.live for name, log in self.logs.items() if log.live})
 
+    def reaches(self, name: str) -> bool:
+        """Tell whether there is a connection to an address, if only one without a greeting."""
+        return name in self.logs and self.logs[name].reached > 0
+
     def forget(self, name: str) -> None:
         """Have it that there is to be no connection to an address any more."""
+        self._left |= {endpoint for endpoint, known in self._names.items() if known == name}
         if name in self.logs:
-            self.logs[name].connected, self.logs[name].live = False, 0
+            log = self.logs[name]
+            log.connected, log.live, log.reached = False, 0, 0
 
     def close(self) -> None:
         self._events.close(0)
@@ -120,11 +141,15 @@ class Monitor:
             log.retries += 1
         if event not in TOKENS:
             return
-        if event == zmq.EVENT_CONNECTED and not log.connected:
+        if event == zmq.EVENT_CONNECTED and endpoint in self._left:
             self._late.add(endpoint)
         if endpoint in self._late:
             return
         log.order += TOKENS[event]
+        if event == zmq.EVENT_CONNECTED:
+            log.reached += 1
+        elif event == zmq.EVENT_DISCONNECTED or event in FAILED:
+            log.reached = max(0, log.reached - 1)
         if event == zmq.EVENT_DISCONNECTED:
             log.live = max(0, log.live - 1)
         elif event in self._up:

@@ -28,6 +28,13 @@ class Near(End):
         """How often it is connected, by the peer's name."""
         self.repeated: set[str] = set()
         """Peers to which it had several connections at once, whose events mingle."""
+        self.resumed: set[str] = set()
+        """Peers that it was disconnected from while they were down, and is connected to again.
+
+        libzmq still delivers what was sent before, over a connection of its own, and tells nothing
+        of its end. On plain TCP it has the same endpoint as the new one.
+        """
+        self._left_down: set[str] = set()
         self.idle_after_disconnect = False
         """libzmq gives a connection up only at the next calls into the socket."""
         self.conflates = bool(declared.options.get("CONFLATE"))
@@ -38,6 +45,8 @@ class Near(End):
         endpoint: bytes = self.open.get(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
         self.monitor.name(endpoint.decode().rstrip("\0"), peer)
         self.connects[peer] += 1
+        if peer in self._left_down:
+            self.resumed.add(peer)
         if self.expects(peer) > 1:
             self.repeated.add(peer)
 
@@ -45,6 +54,8 @@ class Near(End):
         self.open.disconnect(addr)
         self.connects.pop(peer, None)
         self.monitor.read()
+        if not self.monitor.live()[peer]:
+            self._left_down.add(peer)
         self.monitor.forget(peer)
         self.idle_after_disconnect = True
 
@@ -60,6 +71,11 @@ class Near(End):
         if self.kind in SINGLE:
             return min(1, self.connects[peer])
         return self.connects[peer]
+
+    def live(self, peer: str) -> int:
+        """Return how many connections to a peer are up, of those that can be told apart."""
+        count = self.monitor.live()[peer]
+        return min(1, count) if peer in self.resumed else count
 
     def look(self) -> None:
         """Read the monitor, without a call into the socket unless something waits for one."""

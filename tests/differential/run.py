@@ -156,8 +156,9 @@ class Run:
     # What both do.
 
     def _send(self, end: End, to: str | None, parts: tuple[bytes, ...]) -> None:
-        if self._first is not None and self._first.results[self._number] == "ok":
-            end.open.poll(int(self._patience * 1000), zmq.POLLOUT)
+        waits = self._first is not None and self._first.results[self._number] == "ok"
+        # A look is a call into the socket, which takes a message in advance: so both runs look.
+        end.open.poll(int(self._patience * 1000) if waits else 0, zmq.POLLOUT)
         end.send(to, parts)
 
     def _subscribe(self, end: End, topic: bytes) -> None:
@@ -249,7 +250,7 @@ class Run:
                 settled, patience = self._all_connected(), ENOUGH * self._tempo
             else:
                 settled, patience = state == self._first.states[self._number], self._patience
-            if settled and now - since > STILL * self._tempo:
+            if settled and self._mute_reached() and now - since > STILL * self._tempo:
                 break
             if now - start > patience:
                 self._lose_patience()
@@ -257,11 +258,20 @@ class Run:
             time.sleep(0.005)
         self._state = state
 
+    def _mute_reached(self) -> bool:
+        """Tell whether the peers have all connections that accept them and say nothing."""
+        return all(
+            near.monitor.reaches(far.name)
+            for near in self._near.values()
+            for far in self._far.values()
+            if far.kind == "MUTE" and far.up and not near.open.closed and near.connects[far.name]
+        )
+
     def _connections(self) -> str:
         near = {
-            f"{near.name}-{peer}": count
+            f"{near.name}-{peer}": near.live(peer)
             for near in self._near.values()
-            for peer, count in sorted(near.monitor.live().items())
+            for peer in sorted(near.monitor.live())
             if not near.open.closed
         }
         far = {far.name: far.live for far in self._far.values() if far.live}
@@ -276,7 +286,7 @@ class Run:
     def _all_connected(self) -> bool:
         sockets = [near for near in self._near.values() if not near.open.closed]
         for far in self._far.values():
-            live = [near.monitor.live()[far.name] for near in sockets]
+            live = [near.live(far.name) for near in sockets]
             if far.kind == "MUTE":
                 continue
             if not far.up:
@@ -284,7 +294,11 @@ class Run:
                     return False
                 continue
             wanted = [near.expects(far.name) for near in sockets]
-            if live != wanted or far.live != sum(wanted):
+            shown = [
+                min(1, count) if far.name in near.resumed else count
+                for near, count in zip(sockets, wanted, strict=True)
+            ]
+            if live != shown or far.live != sum(wanted):
                 return False
         return True
 
@@ -357,10 +371,10 @@ class Run:
                     log.order.replace("FD", "D"),
                     log.retries,
                     log.down,
-                    peer in self._far and self._far[peer].kind == "MUTE",
+                    peer in near.resumed or (peer in self._far and self._far[peer].kind == "MUTE"),
                     near.monitor.stopped,
                 )
-            self._seen.repeated |= {f"{near.name}-{peer}" for peer in near.repeated}
+            self._seen.repeated |= {f"{near.name}-{peer}" for peer in near.repeated | near.resumed}
         for far in self._far.values():
             far.close()
         self._far_ctx.destroy(linger=0)

@@ -14,8 +14,10 @@ class Events:
     retries: int
     down: float
     """Seconds without a connection that is to be."""
-    mute: bool
-    """Whether the peer says nothing, so that libzmq tries as often as there is time."""
+    uncounted: bool
+    """Whether how often there was a connection is not to be compared: the peer says nothing, so
+    that libzmq tries as often as there is time; or what it still does for a connection that was
+    given up mingles with the next one (see `Near.resumed`)."""
     stopped: bool
     """Whether the monitor was heard to its end."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
@@ -60,6 +61,144 @@ def test_a_second_run_waits_for_what_the_first_one_saw(seen: Seen) -> None:
     assert differences(PROGRAM, seen, Run(PROGRAM, Direct(), seen).run(), NAMES) == []
 
 
+def test_a_run_that_waits_calls_into_the_sockets_as_one_that_does_not() -> None:
+    """A look for room to send takes a message in advance, which then outlives a disconnect."""
+    program = Program(
+        0,
+        (Declaration("n0", "XSUB"),),
+        (Declaration("f0", "XPUB"),),
+        (
+            Step("f0", "bind"),
+            Step("n0", "open"),
+            Step("n0", "subscribe", (b"",)),
+            Step("n0", "connect", ("f0",)),
+            Step("", "settle"),
+            Step("f0", "send", (None, (b"f0:0|",))),
+            Step("", "idle", (0.2,)),
+            Step("n0", "send", (None, (b"n0:0|",))),
+            Step("n0", "disconnect", ("f0",)),
+            Step("", "settle"),
+            Step("", "drain_all", (("n0",),)),
+        ),
+    )
+    first = Run(program, Direct()).run()
+    assert differences(program, first, Run(program, Direct(), first).run(), NAMES) == []
+
+
+def test_what_is_sent_late_is_told_from_the_next_connection() -> None:
+    """libzmq still sends what it has for a peer that was down at the disconnect, when it comes."""
+    program = Program(
+        0,
+        (Declaration("n0", "PUSH", {"RECONNECT_IVL": 20}),),
+        (Declaration("f0", "PULL"),),
+        (
+            Step("n0", "open"),
+            Step("n0", "connect", ("f0",)),
+            Step("n0", "send", (None, (b"n0:0|",))),
+            Step("n0", "disconnect", ("f0",)),
+            Step("", "settle"),
+            Step("n0", "connect", ("f0",)),
+            Step("f0", "bind"),
+            Step("", "idle", (0.3,)),
+            Step("", "settle"),
+            Step("", "drain_all", (("f0",),)),
+        ),
+    )
+    seen = Run(program, Direct()).run()
+    assert seen.received["f0"] == {"n0": ["'n0:0|'"]}
+    assert seen.events["n0-f0"].uncounted
+    assert "'n0-f0': 1" in seen.states[8]
+
+
+def test_a_connect_that_is_a_no_op_is_not_taken_for_another_peers() -> None:
+    """It leaves LAST_ENDPOINT as it was."""
+    program = Program(
+        0,
+        (Declaration("n0", "SUB", {"RECONNECT_IVL": 20}),),
+        (Declaration("f0", "XPUB"), Declaration("f1", "XPUB")),
+        (
+            Step("f0", "bind"),
+            Step("n0", "open"),
+            Step("n0", "subscribe", (b"a",)),
+            Step("n0", "connect", ("f0",)),
+            Step("n0", "connect", ("f1",)),
+            Step("", "settle"),
+            Step("n0", "disconnect", ("f1",)),
+            Step("n0", "connect", ("f0",)),
+            Step("f1", "bind"),
+            Step("", "idle", (0.3,)),
+        ),
+    )
+    seen = Run(program, Direct()).run()
+    assert (seen.events["n0-f0"].order, seen.events["n0-f1"].order) == ("CH", "")
+
+
+def test_a_connect_that_takes_time_is_no_time_without_a_connection() -> None:
+    class Slow(Direct):
+        def connect(self, sock: zmq.Socket[bytes], addr: str) -> None:
+            time.sleep(1)
+            super().connect(sock, addr)
+
+    assert Run(PROGRAM, Slow()).run().events["n0-f0"].down < 0.9
+
+
+def test_which_of_several_connections_had_the_last_message_is_a_matter_of_time() -> None:
+    near, far = Declaration("n0", "PULL", {"CONFLATE": 1}), Declaration("f0", "PUSH")
+    program = Program(0, (near,), (far,), ())
+
+    def seen(messages: list[str], connections: int) -> Seen:
+        repeated = {"n0-f0"} if connections > 1 else set()
+        return Seen(received={"n0": {"f0": messages}}, repeated=repeated)
+
+    assert differences(program, seen(["a"], 2), seen(["b"], 2), NAMES) == []
+    assert differences(program, seen(["a"], 2), seen([], 2), NAMES)
+    assert differences(program, seen(["a"], 1), seen(["b"], 1), NAMES)
+
+
+def test_who_of_several_reaches_a_peer_first_when_it_comes_is_a_matter_of_time() -> None:
+    steps = (
+        Step("n0", "open"),
+        Step("n1", "open"),
+        Step("n0", "connect", ("f0",)),
+        Step("n1", "connect", ("f0",)),
+        Step("f0", "bind"),
+        Step("", "settle"),
+    )
+    program = Program(
+        0,
+        (Declaration("n0", "DEALER"), Declaration("n1", "DEALER")),
+        (Declaration("f0", "DEALER"),),
+        steps,
+    )
+
+    def seen(n0: list[str], n1: list[str]) -> Seen:
+        received = {"n0": {"f0": n0}, "n1": {"f0": n1}, "f0": {}}
+        return Seen(["ok"] * 6, [0] * 6, [""] * 6, received)
+
+    one = seen(["first", "third"], ["second"])
+    assert differences(program, one, seen(["second"], ["first", "third"]), NAMES) == []
+    assert differences(program, one, seen(["second"], ["third"]), NAMES)
+    assert differences(program, one, seen(["second", "first"], ["first", "third"]), NAMES)
+    early = program.with_steps((steps[4], *steps[:4], steps[5]))
+    assert differences(early, one, seen(["second"], ["first", "third"]), NAMES)
+
+
+def test_a_peer_that_says_nothing_is_waited_for() -> None:
+    program = Program(
+        0,
+        (Declaration("n0", "PUSH", {"RECONNECT_IVL": 200}),),
+        (Declaration("f0", "MUTE"),),
+        (
+            Step("n0", "open"),
+            Step("n0", "connect", ("f0",)),
+            Step("", "idle", (0.1,)),
+            Step("f0", "bind"),
+            Step("", "settle"),
+        ),
+    )
+    assert Run(program, Direct()).run().events["n0-f0"].order == "C"
+
+
 def _lost(seen: Seen) -> None:
     del seen.received["f0"]["n0"][3]
 
@@ -93,7 +232,7 @@ def _unsettled(seen: Seen) -> None:
 
 
 def _impatient(seen: Seen) -> None:
-    seen.events["n0-f0"] = Events("CHDCH", 100, 1.0, mute=False, stopped=True)
+    seen.events["n0-f0"] = Events("CHDCH", 100, 1.0, uncounted=False, stopped=True)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +251,7 @@ def _impatient(seen: Seen) -> None:
 )
 def test_what_differs_is_found(seen: Seen, change: Callable[[Seen], None]) -> None:
     first = deepcopy(seen)
-    first.events["n0-f0"] = Events("CHDCH", 10, 1.0, mute=False, stopped=True)
+    first.events["n0-f0"] = Events("CHDCH", 10, 1.0, uncounted=False, stopped=True)
     second = deepcopy(first)
     change(second)
     assert len(differences(PROGRAM, first, second, NAMES)) == 1
@@ -120,8 +259,8 @@ def test_what_differs_is_found(seen: Seen, change: Callable[[Seen], None]) -> No
 
 def test_time_makes_no_difference(seen: Seen) -> None:
     first, second = deepcopy(seen), deepcopy(seen)
-    first.events["n0-f0"] = Events("CHDCH", 30, 1.0, mute=False, stopped=True)
-    second.events["n0-f0"] = Events("CHDCH", 100, 3.0, mute=False, stopped=True)
+    first.events["n0-f0"] = Events("CHDCH", 30, 1.0, uncounted=False, stopped=True)
+    second.events["n0-f0"] = Events("CHDCH", 100, 3.0, uncounted=False, stopped=True)
     second.seconds = 10 * first.seconds
     assert differences(PROGRAM, first, second, NAMES) == []
 

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import zmq
 
 from tests.deadline import ending
 from tests.draining import SEND
-from tests.faults.injection import Relay, kill_session, time_until_nothing_is_left
+from tests.faults.injection import (
+    Relay,
+    kill_session,
+    stopped,
+    the_gateway,
+    time_until_nothing_is_left,
+)
 from tests.leaks import gateways
 from tests.logins import arguments_for, options_for
-from tests.peers import Peer, arrived, numbered
+from tests.peers import Peer, arrived, free_port, numbered
 from tests.polling import wait_until
 from tests.programs import start_program
 from tests.sshd import OpenSSHServer
@@ -130,6 +139,36 @@ def test_a_hiccup_of_the_link_after_the_end_of_the_program_loses_nothing(
         numbers = arrived(pull, last=count - 1, timeout=10)
         figures(f"{len(numbers)} of {count - 1} messages after a hiccup of {hiccup} s")
         assert numbers == list(range(1, count))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who listens")
+def test_what_a_stream_wrote_just_before_the_program_ended_waits_for_its_peer(
+    ctx: TunneledContext, openssh: OpenSSHServer
+) -> None:
+    port = free_port()
+    sock = ctx.socket(zmq.STREAM)
+    sock.reconnect_ivl = 500
+    sock.linger = 10_000
+    sock.set(zmq.CONNECT_ROUTING_ID, b"peer")
+    sock.connect(f"tcp://127.0.0.1:{port}", ssh=options_for(openssh))
+    path = sock.tunnels[0].local[len("ipc://") :]
+    sock.send_multipart([b"peer", b"early data"])
+    sock.close()
+    wait_until(lambda: listens(path))
+    with stopped(the_gateway()):
+        ctx.term()  # it has connected, written, and closed: a STREAM waits for nobody's greeting
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        listener.settimeout(5)
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(5)
+            assert connection.recv(100) == b"early data"
+
+
+def listens(path: str) -> bool:
+    """Tell whether anybody listens on a Unix socket (proc(5), `__SO_ACCEPTCON`)."""
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    return any(line[3] == "00010000" and line[-1] == path for line in lines)
 
 
 @pytest.mark.parametrize("end", ["close", "disconnect"])

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import INSTALLED, Site
-from tests.peers import ROOT
+from tests.logins import arguments_for
+from tests.peers import ROOT, Peer
 from tests.polling import wait_until
 from tests.programs import run_program
+from tests.sshd import OpenSSHServer, generate_key
 
 PACKAGES = ["ipykernel", "jupyter_client", "jupyter_console"]
 
@@ -142,3 +144,63 @@ def test_the_console_works_on_the_far_kernel(site: Site, kernel: Path) -> None:
     assert "42" in console.stdout, console.stdout
     # One to find out whether it needs a password, and one for all five channels.
     assert site.sshd.logins() - before == 2
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_notebook_is_asked_in_its_cell(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, allowed: bool
+) -> None:
+    locked = generate_key(tmp_path / "locked", passphrase="open sesame")
+    openssh.authorize(locked)
+    options = arguments_for(openssh, keyfile=str(locked))
+    cell = f"""
+import zmq
+from tunneledzmq import *
+with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+    sock.connect({echo.address!r}, ssh=SSHOptions(**{options!r}))
+    sock.send(b"hello")
+    print(sock.recv())
+"""
+    output = run_program(
+        """
+        from jupyter_client.manager import KernelManager
+
+        manager = KernelManager(connection_file=file)
+        manager.kernel_spec.argv[:] = [
+            sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"
+        ]
+        import subprocess
+        manager.start_kernel(cwd=root, stderr=subprocess.DEVNULL)
+        client = manager.blocking_client()
+        client.start_channels()
+        client.wait_for_ready(timeout=30)
+        asked = []
+
+        def answer(message):
+            asked.append(message["content"])
+            client.input("open sesame")
+
+        def show(message):
+            if message["msg_type"] == "stream":
+                print(message["content"]["text"].strip())
+            elif message["msg_type"] == "error":
+                print(message["content"]["evalue"])
+
+        client.execute_interactive(
+            cell, allow_stdin=allowed, stdin_hook=answer, output_hook=show, timeout=30
+        )
+        print([(each["prompt"], each["password"]) for each in asked])
+        client.stop_channels()
+        manager.shutdown_kernel()
+        """,
+        cell=cell,
+        allowed=allowed,
+        file=str(tmp_path / "kernel.json"),
+        root=str(ROOT),
+    )
+    *said, asked = output.splitlines()
+    if allowed:
+        assert said == ["b'hello'"]
+        assert asked == str([(f"Enter passphrase for key '{locked}': ", True)])
+    else:
+        assert "is encrypted: pass passphrase= or prompt=" in said[0] and asked == "[]"

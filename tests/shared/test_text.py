@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneledzmq.shared.text import printable
+from tunneledzmq.shared.text import printable, sentences
 
 
 def test_what_can_be_read_is_kept() -> None:
@@ -32,3 +32,9 @@ def test_whatever_it_is(text: str | bytes, limit: int, lines: bool) -> None:
     assert all(c.isprintable() or (lines and c in "\n\t") for c in shown)
     assert printable(shown, limit + 3, lines=lines) == shown
     shown.encode()
+
+
+def test_sentences_are_joined_as_people_do() -> None:
+    assert sentences("Is it right?", "", "It has no key", "pass one") == (
+        "Is it right? It has no key. pass one"
+    )

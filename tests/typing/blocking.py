@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import zmq
 from typing_extensions import assert_type
 
@@ -19,6 +21,8 @@ from tunneledzmq import (
     TunnelError,
     TunnelStats,
     UnknownHostKeyError,
+    install,
+    uninstall,
 )
 
 ADDR = "tcp://10.0.1.2:5555"
@@ -46,6 +50,7 @@ OPTIONS = SSHOptions(
     prompt=ask,
     backend="sshtunnel",
     connections=2,
+    persist=30,
 )
 
 
@@ -60,8 +65,18 @@ def contexts(plain: zmq.Context[zmq.Socket[bytes]]) -> None:
         assert_type(ctx, TunneledContext)
         assert_type(ctx.tunnels, list[Tunnel])
         assert_type(ctx.socket(zmq.REQ), TunneledSocket)
+        assert_type(ctx.socket(zmq.REQ, socket_class=zmq.Socket), TunneledSocket)
+    indexed: TunneledContext[Any] = ctx
+    indexed.socket(zmq.REQ)
     ctx.destroy(linger=0)
     ctx.term()
+
+
+def in_place_of_pyzmqs() -> None:
+    install()
+    install("me@bastion")
+    install(ssh=["first", OPTIONS])
+    uninstall()
 
 
 def sockets(sock: TunneledSocket) -> None:

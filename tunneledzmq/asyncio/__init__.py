@@ -1,6 +1,6 @@
 """The asyncio twins: `zmq.asyncio.Context` becomes `TunneledContext`, `connect` takes ``ssh=``.
 
-::
+Used like this:
 
     import tunneledzmq.asyncio
 
@@ -13,7 +13,9 @@
 
 from __future__ import annotations
 
+from .context import PlainContext as PlainContext
 from .context import TunneledContext
+from .socket import PlainSocket as PlainSocket
 from .socket import TunneledSocket
 
 __all__ = ["TunneledContext", "TunneledSocket"]

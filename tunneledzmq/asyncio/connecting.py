@@ -243,11 +243,18 @@ class Connecting(Generic[_SocketT]):
     def on_done(self) -> None:
         """Tell of a failure that nobody waits for. Called by the attempt's thread."""
         assert self._attempt is not None
-        error = self._attempt.error
-        if error is None:
+        if self._attempt.error is None:
             self._socket._connecting.pop(self._attempt.tunnel, None)
-        elif not self._awaited and not isinstance(error, (GivenUp, zmq.ContextTerminated)):
-            logger.error("%s: cannot connect: %s", self.addr, error)
+        elif self._untold:
+            logger.error("%s: cannot connect: %s", self.addr, self._attempt.error)
+
+    @property
+    def _untold(self) -> bool:
+        """Whether there is an error, for whose sake nobody waits."""
+        error = self.failed and self._attempt and self._attempt.error
+        return bool(error) and not (
+            self._awaited or isinstance(error, (GivenUp, zmq.ContextTerminated))
+        )
 
     @property
     def _socket(self) -> ConnectingSocket:
@@ -302,9 +309,12 @@ class PendingConnect(asyncio.Future[None], Connecting[_SocketT]):
 
     def on_done(self) -> None:
         """Bring the outcome to the event loop. Called by the attempt's thread."""
-        super().on_done()
-        with suppress(RuntimeError):  # it is closed
+        if not self.failed:
+            super().on_done()
+        try:
             self.get_loop().call_soon_threadsafe(self._settle)
+        except RuntimeError:  # it is closed
+            super().on_done()
 
     def _settle(self) -> None:
         error = self._attempt.error
@@ -317,5 +327,18 @@ class PendingConnect(asyncio.Future[None], Connecting[_SocketT]):
         elif isinstance(error, GivenUp):
             super().cancel()
         else:
+            untold = self._untold
             self.set_exception(error)
-            self.exception()  # so that asyncio does not log it as well
+            self.exception()  # told here, and not when nobody knows the future any more
+            if untold:
+                self._tell_loop(error)
+
+    def _tell_loop(self, error: BaseException) -> None:
+        """Tell the loop, as asyncio does of an exception that was never retrieved."""
+        self.get_loop().call_exception_handler(
+            {
+                "message": f"connect to {self.addr} failed, and nobody awaits it",
+                "exception": error,
+                "future": self,
+            }
+        )

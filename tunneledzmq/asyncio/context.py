@@ -6,13 +6,15 @@ from typing import Any
 
 import zmq.asyncio
 
-from ..context import TunnelingContext
+from ..context import TunneledContext as BlockingContext
 from .socket import TunneledSocket
 
-__all__ = ["TunneledContext"]
+__all__ = ["PlainContext", "TunneledContext"]
+
+PlainContext: Any = zmq.asyncio.Context
 
 
-class TunneledContext(TunnelingContext[TunneledSocket], zmq.asyncio.Context):
+class TunneledContext(BlockingContext[TunneledSocket], zmq.asyncio.Context):
     """A :class:`zmq.asyncio.Context` whose sockets take ``ssh=`` in ``connect``.
 
     Args:

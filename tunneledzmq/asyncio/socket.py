@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import zmq.asyncio
 
+from ..mixing import add_twin
 from ..options import SSHLike
-from ..socket import CONTEXT, Default, TunnelingSocket, to_text
+from ..socket import CONTEXT, Default, to_text
+from ..socket import TunneledSocket as BlockingSocket
 from ..tunnel import Tunnel
 from .connecting import Attempt, Connecting, PendingConnect
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["TunneledSocket"]
+__all__ = ["PlainSocket", "TunneledSocket"]
+
+PlainSocket: Any = zmq.asyncio.Socket
 
 
-class TunneledSocket(TunnelingSocket[Any], zmq.asyncio.Socket):
+class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
     """A :class:`zmq.asyncio.Socket` that connects through SSH servers."""
 
     _repr_cls = "tunneledzmq.asyncio.TunneledSocket"
@@ -29,9 +33,9 @@ class TunneledSocket(TunnelingSocket[Any], zmq.asyncio.Socket):
     # What `connect` returned, while it is under way. Nothing else need keep it.
     _connecting: dict[Tunnel, Connecting[Any]]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def _begin(self) -> None:
+        super()._begin()
         self._connecting = {}
-        super().__init__(*args, **kwargs)
 
     @property
     def tunnels(self) -> list[Tunnel]:
@@ -62,8 +66,9 @@ class TunneledSocket(TunnelingSocket[Any], zmq.asyncio.Socket):
         Returns:
             What can be awaited: it waits until the SSH session is up, or raises why there is none
             (`TunnelError`); cancelling that undoes the connect. A failure that nobody awaits is
-            logged. It is also a context manager, with ``with`` as with ``async with`` (which
-            awaits it): it disconnects `addr` in the end.
+            told to the loop's exception handler, or logged where there is no loop. It is also a
+            context manager, with ``with`` as with ``async with`` (which awaits it): it disconnects
+            `addr` in the end.
 
         Raises:
             TunnelError: there is no listener for the local leg.
@@ -132,3 +137,6 @@ class TunneledSocket(TunnelingSocket[Any], zmq.asyncio.Socket):
         for tunnel, connecting in list(self._connecting.items()):
             if connecting.failed:
                 self._undo(tunnel)
+
+
+add_twin(PlainSocket, TunneledSocket)

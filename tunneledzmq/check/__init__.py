@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ..options import DEFAULT_CONFIG_FILE, SSHOptions, to_options
+from ..arguments import add_ssh_arguments, ssh_fields
+from ..options import SSHOptions
 from .show import choose
 from .steps import Check
 
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     show = choose(as_json=arguments.json)
     try:
-        check = Check(arguments.addr, _options(arguments), show.step)
+        check = Check(arguments.addr, SSHOptions(**ssh_fields(arguments)), show.step)
     except (ValueError, TypeError) as exc:
         parser.error(str(exc))
     show.start(f"{arguments.addr} over {arguments.ssh}")
@@ -63,19 +64,6 @@ def main(argv: list[str]) -> int:
     return 0 if ok else 1
 
 
-def _options(arguments: argparse.Namespace) -> SSHOptions:
-    return SSHOptions(
-        to_options(arguments.ssh).server,
-        keyfile=arguments.keyfile,
-        jump=() if arguments.jump is None else arguments.jump,
-        config_file=None if arguments.config_file == "none" else arguments.config_file,
-        known_hosts=arguments.known_hosts,
-        strict_host_key_checking="accept-new" if arguments.accept_new else None,
-        backend=arguments.backend,
-        connect_timeout=arguments.connect_timeout,
-    )
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tunneledzmq check",
@@ -84,39 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("addr", metavar="ADDR", help="tcp://HOST:PORT, as the server sees it")
-    parser.add_argument(
-        "--ssh",
-        metavar="SERVER",
-        required=True,
-        help="[user@]host[:port], ssh://[user@]host[:port], or a Host of the config file",
-    )
-    parser.add_argument(
-        "-i", "--keyfile", metavar="FILE", action="append", help="private key; may be repeated"
-    )
-    parser.add_argument(
-        "-J", "--jump", metavar="HOPS", help="servers before SERVER, in order: a,b (ProxyJump)"
-    )
-    parser.add_argument(
-        "-F",
-        "--config-file",
-        metavar="FILE",
-        default=DEFAULT_CONFIG_FILE,
-        help="ssh_config(5) file; none reads none (default: %(default)s, then the system's)",
-    )
-    parser.add_argument(
-        "--known-hosts", metavar="FILE", action="append", help="known_hosts file; may be repeated"
-    )
-    parser.add_argument(
-        "--accept-new", action="store_true", help="add an unknown host key to known_hosts"
-    )
-    parser.add_argument(
-        "--backend", choices=("sshtunnel", "openssh"), default="sshtunnel", help="who does the SSH"
-    )
-    parser.add_argument(
-        "--connect-timeout",
-        metavar="SECONDS",
-        type=float,
-        help="for the login, and for the peer's greeting (default: 10, or the config file's)",
+    add_ssh_arguments(
+        parser,
+        timeout_help="for the login, and for the peer's greeting (default: 10, or the config "
+        "file's)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

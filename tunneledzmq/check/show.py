@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import shutil
 import sys
+import textwrap
 from typing import Any, Protocol
 
 from .steps import STEPS, Outcome
 
 __all__ = ["JSONShow", "PlainShow", "RichShow", "Show", "choose"]
+
+
+# A message, in pieces of text and the command that follows it.
+_COMMAND = re.compile(
+    r"(.*?)((?:ssh-keyscan|ssh-keygen|chmod) -?[^;]*?(?= \(or |, run where |; |$)|$)", re.DOTALL
+)
+
+# Columns that a text gets at least.
+_NARROWEST = 20
 
 
 class Show(Protocol):
@@ -45,9 +57,9 @@ class PlainShow:
         print(title, flush=True)
 
     def step(self, outcome: Outcome) -> None:
-        """Print a line."""
+        """Print a line, and of what failed what to do."""
         mark = "ok    " if outcome.ok else "FAILED"
-        print(f"{mark}  {_columns(outcome)}", flush=True)
+        print("\n".join(_lines(f"{mark}  ", outcome, _width())), flush=True)
 
     def end(self, ok: bool) -> None:
         """Print nothing: the last line said it."""
@@ -66,13 +78,14 @@ class RichShow:
         self._console.print(title, style="bold", markup=False)
 
     def step(self, outcome: Outcome) -> None:
-        """Print a line."""
-        self._console.print(
-            f"{'✓' if outcome.ok else '✗'} {_columns(outcome)}",
-            style="green" if outcome.ok else "bold red",
-            markup=False,
-            soft_wrap=True,
-        )
+        """Print a line, and of what failed what to do."""
+        first, *others = _lines(f"{'✓' if outcome.ok else '✗'} ", outcome, self._console.width)
+        style = "green" if outcome.ok else "bold red"
+        self._console.print(first, style=style, markup=False, soft_wrap=True)
+        for line in others:
+            self._console.print(
+                line, style="" if outcome.ok else "bold", markup=False, soft_wrap=True
+            )
 
     def end(self, ok: bool) -> None:
         """Print nothing: the last line said it."""
@@ -100,10 +113,36 @@ class JSONShow:
         print(json.dumps({"check": self._title, "ok": ok, "failed": failed, "steps": steps}))
 
 
-def _columns(outcome: Outcome) -> str:
+def _width() -> int | None:
+    """Return the columns of the terminal; `None` where the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _lines(mark: str, outcome: Outcome, width: int | None) -> list[str]:
     seconds = outcome.seconds
     took = "" if seconds is None else f"{seconds * 1000:.1f} ms"
-    return f"{outcome.name:<12}  {took:>10}  {outcome.detail}"
+    head = f"{mark}{outcome.name:<12}  {took:>10}  "
+    if outcome.ok:
+        return _wrapped(head + outcome.detail, width, " " * len(head))
+    lines = [head.rstrip()]
+    for text, command in _COMMAND.findall(outcome.detail):
+        lines += _wrapped(f"    {text.strip()}", width, "    ") if text.strip() else []
+        # To be copied: never taken apart.
+        lines += [f"      {command}"] if command else []
+    return lines
+
+
+def _wrapped(text: str, width: int | None, indent: str) -> list[str]:
+    if width is None:
+        return [text]
+    return textwrap.wrap(
+        text,
+        max(width, len(indent) + _NARROWEST),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
 
 
 def _as_dict(name: str, outcome: Outcome | None) -> dict[str, Any]:

@@ -37,35 +37,41 @@ def greet(sock: socket.socket, timeout: float) -> str:
         NotZMTP: it does not speak ZMTP.
     """
     deadline = time.monotonic() + timeout
-    signature = _receive(sock, _SIGNATURE_SIZE, deadline)
+    signature, ended = _receive(sock, _SIGNATURE_SIZE, deadline)
     if len(signature) < _SIGNATURE_SIZE or signature[0] != 0xFF or not signature[9] & 1:
-        raise NotZMTP(_stranger(signature + _rest(sock)))
+        raise NotZMTP(_stranger(signature + _rest(sock), ended, timeout))
     sock.sendall(_OUR_PART)
-    version = _receive(sock, 1, deadline)
+    version, _ = _receive(sock, 1, deadline)
     if not version:
         raise NotZMTP("what listens there began like ZMTP, and then said no more")
     if version[0] < 3:
         return f"ZMTP {version[0] + 1}.0"
-    rest = _receive(sock, _GREETING_SIZE - _SIGNATURE_SIZE - 1, deadline)
+    rest, _ = _receive(sock, _GREETING_SIZE - _SIGNATURE_SIZE - 1, deadline)
     if len(rest) < _GREETING_SIZE - _SIGNATURE_SIZE - 1:
         raise NotZMTP("what listens there broke its ZMTP greeting off")
     mechanism = printable(rest[1:21].rstrip(b"\0"))
     return f"ZMTP {version[0]}.{rest[0]}, security {mechanism}"
 
 
-def _receive(sock: socket.socket, size: int, deadline: float) -> bytes:
-    """Receive `size` bytes, or what there is at the end of the time or of the stream."""
+def _receive(sock: socket.socket, size: int, deadline: float) -> tuple[bytes, bool]:
+    """Receive `size` bytes, or what there is at the end of the time or of the stream.
+
+    Returns:
+        The bytes, and whether it was the end of the stream.
+    """
     data = b""
     while len(data) < size:
         sock.settimeout(max(0.001, deadline - time.monotonic()))
         try:
             piece = sock.recv(size - len(data))
+        except TimeoutError:
+            return data, False
         except OSError:
-            break
+            return data, True
         if not piece:
-            break
+            return data, True
         data += piece
-    return data
+    return data, False
 
 
 def _rest(sock: socket.socket) -> bytes:
@@ -76,8 +82,18 @@ def _rest(sock: socket.socket) -> bytes:
         return b""
 
 
-def _stranger(said: bytes) -> str:
-    text = "something listens there, but it does not speak ZMTP: "
-    if not said:
-        return text + "it says nothing; is that the port of a ZeroMQ socket?"
-    return text + f"it says {said[:_SHOWN]!r}; is that the port of a ZeroMQ socket?"
+def _stranger(said: bytes, ended: bool, timeout: float) -> str:
+    if said:
+        return (
+            "something listens there, but it does not speak ZMTP: it says "
+            f"{said[:_SHOWN]!r}; is that the port of a ZeroMQ socket?"
+        )
+    if ended:
+        return (
+            "the connection to it was closed before a word was said: does anything listen there? "
+            "Some servers confirm a connection before they have it"
+        )
+    return (
+        f"it is connected, but was not heard within {timeout:g} s: is the peer suspended or hung, "
+        "or the port another service's, or does the server confirm a connection before it has it?"
+    )

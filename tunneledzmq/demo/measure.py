@@ -16,7 +16,7 @@ from ..socket import TunneledSocket
 from .peer import Peer
 from .traffic import Rate, count, limit_queue, send_for
 
-__all__ = ["SIZES", "Bench", "RoundTrips", "Throughput", "first_reply"]
+__all__ = ["SIZES", "Bench", "RoundTrips", "Throughput", "first_reply", "size_name"]
 
 SIZES = (1 << 10, 16 << 10, 256 << 10, 4 << 20)
 """Bytes of the messages whose throughput is measured."""
@@ -98,7 +98,7 @@ class Bench:
                 for _ in range(TURNS):
                     for i, ssh in enumerate(self._routes):
                         way = "up" if upwards else "down"
-                        announce(f"{size >> 10} KiB {way}, {_route(ssh)}")
+                        announce(f"{size_name(size)} {way}, {_route(ssh)}")
                         rates[i] += self._up(ssh, size) if upwards else self._down(ssh, size)
                 yield Throughput(size, upwards, *rates)
 
@@ -149,6 +149,11 @@ def first_reply(socket: TunneledSocket, address: str, ssh: SSHOptions | None) ->
     socket.send(b"")
     socket.recv()
     return time.perf_counter() - start
+
+
+def size_name(size: int) -> str:
+    """Write a size as people do."""
+    return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
 
 
 def _route(ssh: SSHOptions | None) -> str:

@@ -22,6 +22,7 @@ from ..shared.system.process import let_go_of_stderr
 from .backend import Forwarder, make_forwarder
 from .clocks import OwnClock, ProgramClock
 from .login import LoginError, Request
+from .rest import Rest
 from .session import Session, State
 from .traffic.doorkeeper import Doorkeeper
 from .traffic.forward import Forward
@@ -90,6 +91,7 @@ class Gateway:
         self._orphaned = False
         self._used = False
         self._has_opened = False
+        self._rest = Rest(0)
         self._clock = OwnClock(time.monotonic())
         self._program_clock = ProgramClock()
         self._check_endpoints_at = 0.0
@@ -196,6 +198,8 @@ class Gateway:
                 self._on_open(message)
             elif kind == "close":
                 self._on_close(**message)
+            elif kind == "terminated":
+                self._on_terminated(message["ids"])
             elif kind == "stats":
                 self._on_stats(**message)
             elif kind == "ping":
@@ -205,8 +209,9 @@ class Gateway:
             elif kind == "tock":
                 self._program_clock.answered(time.monotonic())
 
-    def _on_login(self, request: Message, directory: str, log_level: int) -> None:
+    def _on_login(self, request: Message, directory: str, log_level: int, persist: float) -> None:
         self._directory = directory
+        self._rest = Rest(persist)
         if self._logs is not None:
             logger.setLevel(log_level)
         try:
@@ -257,6 +262,18 @@ class Gateway:
             return
         self._control.send({"type": "closed", "id": id})
 
+    def _on_terminated(self, ids: list[int]) -> None:
+        """Deliver what libzmq has written for these tunnels, take nothing new."""
+        for message in [message for message in self._waiting if message["id"] in ids]:
+            self._waiting.remove(message)
+            if message["id"] not in self._forwards:
+                self._control.send({"type": "closed", "id": message["id"]})
+        for forward in [self._forwards[id] for id in ids if id in self._forwards]:
+            self._opening.pop(forward, None)
+            forward.terminated = True
+            forward.stop_listening()
+            self._watched.add(forward)
+
     def _on_stats(self, id: int, serial: int) -> None:
         forward = self._forwards.get(id)
         counters = {} if forward is None else forward.stats()
@@ -280,7 +297,7 @@ class Gateway:
         self._waiting.clear()
         self._opening.clear()
         for forward in self._forwards.values():
-            forward.stop_listening()
+            forward.orphan()
         self._watched.update(self._forwards.values())
 
     # Tunnels
@@ -423,11 +440,14 @@ class Gateway:
         next_check = min(self._session.check(now), self._peers.check(now))
         next_check = min(next_check, self._check_opening(now), self._check_endpoints(now))
         next_check = min(next_check, self._check_watched(now))
-        if self._has_opened and not self._forwards and not self._waiting:
-            return None
-        if self._orphaned and not self._forwards:
-            return None
-        return next_check
+        rest = self._rest.look(
+            now,
+            used=self._has_opened,
+            tunnels=len(self._forwards) + len(self._waiting),
+            session=self._session.state is State.UP,
+            orphaned=self._orphaned,
+        )
+        return None if rest is None else min(next_check, rest)
 
     def _check_opening(self, now: float) -> float:
         """Answer programs about whose peers there is word, or that have waited long enough."""
@@ -454,14 +474,17 @@ class Gateway:
         next_check = _NEVER
         clock = self._clock.read(now)
         for forward in list(self._watched):
-            check = forward.check(now, clock=clock, orphaned=self._orphaned)
+            orphaned = self._orphaned or forward.terminated
+            check = forward.check(now, clock=clock, orphaned=orphaned)
             if check is None:
                 self._end(forward)
             elif check == _NEVER and forward.ending is None:
                 self._watched.discard(forward)
             else:
                 next_check = min(next_check, check)
-        if not self._orphaned and any(f.needs_program_clock for f in self._watched):
+        if not self._orphaned and any(
+            f.needs_program_clock for f in self._watched if not f.terminated
+        ):
             if self._program_clock.look(now):
                 self._control.send({"type": "tick"})
             next_check = min(next_check, self._program_clock.next_look)

@@ -6,7 +6,7 @@ import errno
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Learned", "Login", "LoginError", "Request"]
+__all__ = ["HUNG_UP", "Learned", "Login", "LoginError", "Request"]
 
 
 class LoginError(Exception):
@@ -212,6 +212,12 @@ class Learned:
     def __repr__(self) -> str:
         return "<Learned>"
 
+
+HUNG_UP = (
+    "what listens there closed the connection before it said that it is an SSH server: has it too "
+    "many logins at once (MaxStartups), or is this address banned there (fail2ban, "
+    "PerSourcePenalties)? Its log tells. Or is the port another service's?"
+)
 
 # By the last step that was done.
 _TIMED_OUT = {

@@ -39,6 +39,8 @@ class Questions:
         self._began = time.monotonic()
         # When the last step was done.
         self._step_done_at = self._began
+        self.declined = False
+        """Whether the user was asked, and ended the input instead of an answer (Ctrl-D)."""
 
     @property
     def elapsed(self) -> float:
@@ -73,6 +75,7 @@ class Questions:
         if "error" in answer:
             raise LoginError(**answer["error"])
         value: str | None = answer.get("value")
+        self.declined = answer.get("declined", False)
         return value
 
     def hop(self, login: Login) -> str:

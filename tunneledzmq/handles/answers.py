@@ -12,17 +12,17 @@ from ..endpoints import RemoteEndpoint
 from ..exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
 from ..shared.control import ControlChannel, How, Message
 from ..shared.system.leg import whose
-from ..shared.system.terminal import ask_on_terminal
 from ..tunnel import GivenUp, Handle, Tunnel
-from .reply import Reply
+from .prompt import EndOfInput, ask_user
+from .reply import Interrupted, Reply
 
 __all__ = ["Answers", "Hops"]
 
 
 class Hops(Protocol):
-    """Where the way over a hop is had: the pool."""
+    """Where the way over a hop is had: the gateways of the program."""
 
-    def finish(self, tunnel: Tunnel) -> None:
+    def finish_hop(self, tunnel: Tunnel, *, isolate: bool) -> None:
         """Have the gateway for its options take a tunnel, and wait until it is up.
 
         Raises:
@@ -42,13 +42,17 @@ class Answers:
     Args:
         handle: that of the gateway.
         hops: where the way over a hop is had.
+        isolate: whether the hop's gateway gets a process of its own.
         waiting: who waits for the gateway to log in.
     """
 
-    def __init__(self, handle: Handle, hops: Hops, waiting: dict[int, Reply]) -> None:
+    def __init__(
+        self, handle: Handle, hops: Hops, waiting: dict[int, Reply], *, isolate: bool
+    ) -> None:
         self._handle = handle
         self._options = handle.options
         self._hops = hops
+        self._isolate = isolate
         self._waiting = waiting
 
         # What is asked at the moment, by serial.
@@ -100,15 +104,26 @@ class Answers:
                 answer["value"] = self._ask_user(message["text"], message["echo"])
         except TunnelError as exc:
             answer["error"] = _describe(exc)
+        except EndOfInput:
+            answer["declined"] = True
         except GivenUp:
             pass  # the gateway that asked has ended
+        except Interrupted:
+            # The context of this thread terminates. Another one may wait, too.
+            self.hand_out(partial(self._answer, message, control))
+            return
         except Exception as exc:
             text = f"{self._handle.server}: prompt= failed: {type(exc).__name__}: {exc}"
             answer["error"] = _describe(SSHAuthenticationError(errno.ECANCELED, text))
-        finally:
-            # Also when Ctrl-C was pressed: there is no value then.
-            self._asked.discard(message["serial"])
-            control.send(answer)
+        except BaseException:
+            # Ctrl-C was pressed: there is no value.
+            self._send(answer, control)
+            raise
+        self._send(answer, control)
+
+    def _send(self, answer: Message, control: ControlChannel) -> None:
+        self._asked.discard(answer["serial"])
+        control.send(answer)
 
     def _ask_user(self, text: str, echo: bool) -> str | None:
         if self._options.prompt is not None:
@@ -117,14 +132,14 @@ class Answers:
                 raise TypeError(f"it returned no str but {type(answer).__name__}")
             return answer
         # Without anybody waiting in connect, the terminal is the program's.
-        return ask_on_terminal(text, echo) if self._waiting else None
+        return ask_user(text, echo) if self._waiting else None
 
     def _way_over_hop(self, message: Message) -> str:
         """Return the local endpoint that leads over the hop to the server."""
         hop = self._hop
         # Where a program waits, a hop that does not let us in is asked once more.
         # One that a gateway had which died may not be for this one.
-        others = hop is not None and hop._owner != whose(self._handle.pid)
+        others = hop is not None and hop._process != whose(self._handle.pid)
         if hop is None or hop.state in ("closing", "closed") or self._waiting or others:
             jump = message["jump"]
             options = self._options.through(jump) if jump else self._options.hop
@@ -135,7 +150,7 @@ class Answers:
             if self._handle.ended:
                 self.close()
             try:
-                self._hops.finish(hop)
+                self._hops.finish_hop(hop, isolate=self._isolate)
             except BaseException:
                 self._hop = None
                 raise

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from ..shared.control import ControlChannel, How, Message
 from ..shared.directory import RuntimeDirectory, restore
 from ..shared.system.descriptors import socketpair
 from ..shared.system.leg import private_leg, whose
-from ..tunnel import Closing, GivenUp, Tunnel, TunnelStats
+from ..tunnel import Closing, GivenUp, Owner, Tunnel, TunnelStats
 from .answers import Answers, Hops
 from .home import Home, start_process, start_thread
 from .local_leg import enlarge_buffer
@@ -89,7 +90,7 @@ class GatewayHandle:
         self._opening: dict[int, Reply] = {}
         self._asking: dict[int, Reply] = {}
         self._pongs: dict[int, float | None] = {}
-        self._answers = Answers(self, hops, self._opening)
+        self._answers = Answers(self, hops, self._opening, isolate=isolate)
 
         # Of the reader thread alone: the gateway's life.
         self._said_bye = False
@@ -98,8 +99,8 @@ class GatewayHandle:
         self._reconnects = 0
         # Those of the gateways that died, and the restarts.
         self._reconnects_before = 0
-        # Set when the program's context has ended.
-        self._shut_down = threading.Event()
+        # Set when a context has ended.
+        self._terminated = threading.Event()
 
         # Resolved once: the program may change its working directory before a restart.
         self._request = login_request(options)
@@ -151,14 +152,14 @@ class GatewayHandle:
             HandleEnded: ask another gateway.
             GivenUp: it was closed meanwhile.
         """
-        reply = Reply()
+        reply = Reply(within=True)
         with self._lock:
             if self._ended:
                 raise HandleEnded
             number = tunnel._id = next(self._ids)
             if not tunnel._local:
                 tunnel._local = private_leg(lambda: self._directory.path, number)
-                tunnel._owner = whose(None if tunnel._user is None else tunnel._user.pid)
+                tunnel._process = whose(None if tunnel._user is None else tunnel._user.pid)
             self._opening[number] = reply
             self._tunnels[number] = tunnel
             control = self._control
@@ -167,6 +168,12 @@ class GatewayHandle:
             tunnel._handle = self
             if tunnel._closing is not None:
                 self.close(tunnel, tunnel._closing)
+            # Whoever terminates notes that first, and looks for who waits here then.
+            owner = tunnel._owner
+            if owner is not None and owner.refuses(tunnel):
+                reply.interrupt(zmq.ContextTerminated())
+            if owner is not None and owner.terminated:
+                self.terminate(owner)
             while not reply.wait(self._connect_timeout + _START_TIMEOUT):
                 if not self._answers.pending:  # another thread may be typing a password
                     raise GatewayError(
@@ -235,15 +242,29 @@ class GatewayHandle:
         finally:
             self._asking.pop(serial, None)
 
-    def interrupt(self) -> None:
-        """Make the threads that wait in :meth:`open` raise: their context terminates."""
-        for reply in list(self._opening.values()):
-            reply.fail(zmq.ContextTerminated())
+    def interrupt(self, owner: Owner) -> None:
+        """Make the threads that wait in :meth:`open` for a context raise: it terminates."""
+        for number, reply in list(self._opening.items()):
+            tunnel = self._tunnels.get(number)
+            if tunnel is not None and tunnel._owner is owner:
+                reply.interrupt(zmq.ContextTerminated())
 
-    def shutdown(self) -> None:
-        """Tell the gateway that nothing new comes: it delivers what it holds, and ends."""
-        self._shut_down.set()
-        self._control.shutdown()
+    def terminate(self, owner: Owner) -> None:
+        """Have what is left of a context's tunnels delivered: nothing new comes for them.
+
+        They end when that is done, and the gateway with its last tunnel.
+        """
+        with self._lock:
+            mine = {n: tunnel for n, tunnel in self._tunnels.items() if tunnel._owner is owner}
+            for tunnel in mine.values():
+                # A restart in between leaves it out.
+                tunnel._terminated = True
+        if mine:
+            self._terminated.set()
+            self._control.send({"type": "terminated", "ids": list(mine)})
+        for number, reply in list(self._opening.items()):
+            if number in mine:
+                reply.interrupt(zmq.ContextTerminated())
 
     # The gateway's life
 
@@ -261,6 +282,7 @@ class GatewayHandle:
                 "type": "login",
                 "directory": self._directory.path,
                 "log_level": logger.getEffectiveLevel(),
+                "persist": self.options.persist,
                 "request": self._request,
             }
         )
@@ -291,9 +313,8 @@ class GatewayHandle:
 
     def _restart(self, how: str) -> bool:
         """Start a new gateway for the tunnels of a dead one; tell whether there is one."""
-        with self._lock:
-            tunnels = list(self._tunnels.values())
-        if not tunnels or self._shut_down.is_set():
+        tunnels = self._lasting()
+        if not tunnels:
             return False
         self._deaths += 1
         self._reconnects_before += 1 + self._reconnects
@@ -303,7 +324,7 @@ class GatewayHandle:
         for tunnel in tunnels:
             tunnel._last_error = f"{self.server}: {how}"
             tunnel._has_session = False
-        if self._deaths > _MAX_DEATHS or self._shut_down.wait((self._deaths - 1) * 0.5):
+        if self._deaths > _MAX_DEATHS or not self._wait((self._deaths - 1) * 0.5):
             return False
         try:
             control, self._home = self._start()
@@ -312,14 +333,29 @@ class GatewayHandle:
             return False
         with self._lock:
             for number, tunnel in self._tunnels.items():
-                control.send(_open_message(tunnel, again=number not in self._opening))
+                if not tunnel._terminated:
+                    control.send(_open_message(tunnel, again=number not in self._opening))
             self._control = control
-        # From here on close() and shutdown() speak to the new one; these came before.
+            terminated = [tunnel for tunnel in self._tunnels.values() if tunnel._terminated]
+        for tunnel in terminated:
+            self._forget(tunnel)
+        # From here on close() and terminate() speak to the new one; these came before.
         for message in list(self._closing.values()):
             control.send(message)
-        if self._shut_down.is_set():
-            control.shutdown()
         return True
+
+    def _lasting(self) -> list[Tunnel]:
+        """Return the tunnels whose contexts have not ended."""
+        with self._lock:
+            return [tunnel for tunnel in self._tunnels.values() if not tunnel._terminated]
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait as long as there are such tunnels; tell whether there are."""
+        end = time.monotonic() + seconds
+        while self._lasting() and (left := end - time.monotonic()) > 0:
+            self._terminated.wait(left)
+            self._terminated.clear()
+        return bool(self._lasting())
 
     def _end(self, error: Exception) -> None:
         with self._lock:
@@ -445,7 +481,7 @@ def _open_message(tunnel: Tunnel, *, again: bool) -> Message:
         "host": host.strip("[]"),
         "port": int(port),
         "local": tunnel.local,
-        "owner": tunnel._owner,
+        "owner": tunnel._process,
         "pace": tunnel._pace,
         "again": again,
         "listener": None if again else _copy(tunnel._listener),

@@ -4,31 +4,48 @@ from __future__ import annotations
 
 import atexit
 import errno
+import logging
 import os
+import select
 import socket
 import sys
 import threading
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Protocol
 
 from ..exceptions import GatewayError
 from ..shared.directory import STDERR
+from ..shared.interpreter import find_interpreter, is_called_python
 from ..shared.system.leg import HAS_UNIX_SOCKETS
 
 __all__ = ["Home", "start_process", "start_thread"]
 
+logger = logging.getLogger("tunneledzmq")
+
 # The child takes over this program's sys.path as it is: "-m" would put the working directory in
 # front of it, and could not find a package that the program itself found in a place of its own.
 # The package itself stays empty there: a gateway has no use for zmq, which takes long to import.
+# Its first word is the proof that it runs this, and is no copy of the program.
 _BOOTSTRAP = (
-    "import sys, types; control, sys.path[:] = int(sys.argv[1]), sys.argv[3:];"
+    "import os, sys, types;"
+    "proof, control, sys.path[:] = int(sys.argv[1]), int(sys.argv[2]), sys.argv[4:];"
+    "os.environ.pop('TUNNELEDZMQ_GATEWAY', None);"
+    "proof < 0 or (os.write(proof, b'!'), os.close(proof));"
     "sys.modules['tunneledzmq'] = package = types.ModuleType('tunneledzmq');"
-    "package.__path__ = [sys.argv[2]];"
+    "package.__path__ = [sys.argv[3]];"
     "from tunneledzmq.gateway.__main__ import main; main(control)"
 )
 
 # Where it is found.
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# Environment variable of a process that was started to be a gateway. A gateway takes it away; who
+# has it is a copy of the program, which must not start copies in turn.
+_MARK = "TUNNELEDZMQ_GATEWAY"
+
+# Seconds for an interpreter of an unusual name to prove that it is one.
+_PROOF_TIMEOUT = 10.0
 
 # Bytes of a dead gateway's stderr that an error message shows.
 _STDERR_TAIL = 2000
@@ -51,40 +68,107 @@ class Home(Protocol):
         ...
 
 
+# Why there is no interpreter, once that is known.
+_no_interpreter: str | None = None
+
+
 def start_process(control: socket.socket, directory: str, lock: int) -> Home:
-    """Start a gateway process that speaks over `control`.
+    """Start a gateway process that speaks over `control`; a thread where there is no interpreter.
 
     Raises:
-        GatewayError: the process cannot be started.
+        GatewayError: it cannot be started.
     """
-    return _Process(control, directory, lock)
+    interpreter = find_interpreter()
+    if interpreter is None:
+        _warn("the program carries its own Python inside")
+    elif _no_interpreter is None:
+        _check_copy()
+        try:
+            return _Process(interpreter, control, directory, lock)
+        except _NoInterpreter as exc:
+            _warn(str(exc))
+    return start_thread(control, directory, lock)
 
 
 def start_thread(control: socket.socket, directory: str, lock: int) -> Home:
     """Start a gateway on a thread that speaks over `control`."""
+    _check_copy()
     return _Thread(control)
 
 
-class _Process:
-    def __init__(self, control: socket.socket, directory: str, lock: int) -> None:
-        if not sys.executable:
-            raise GatewayError(
-                errno.ENOENT,
-                "cannot start a gateway process: sys.executable is not set; "
-                "TunneledContext(isolate=False) needs none",
-            )
-        self._stderr = os.path.join(directory, STDERR)
-        path = [os.path.abspath(entry) for entry in sys.path]
-        try:
-            from ..shared.system.process import start  # takes 20 ms, and only now it is needed
+class _NoInterpreter(Exception):
+    """What was started for one is something else."""
 
+
+def _warn(why: str) -> None:
+    """Tell once that there is no interpreter."""
+    global _no_interpreter
+    if _no_interpreter is None:
+        logger.warning(
+            "gateways live in threads of this program and share its GIL, since there is no Python "
+            "interpreter to start them with: %s. If there is one: "
+            "multiprocessing.set_executable('/path/to/python')",
+            why,
+        )
+    _no_interpreter = why
+
+
+def _check_copy() -> None:
+    if _MARK in os.environ:
+        raise GatewayError(
+            errno.ELOOP,
+            "this process was started to be a gateway, and is a copy of the program: "
+            f"{sys.executable} is no Python interpreter; see multiprocessing.set_executable()",
+        )
+
+
+class _Process:
+    def __init__(self, interpreter: str, control: socket.socket, directory: str, lock: int) -> None:
+        self._stderr = os.path.join(directory, STDERR)
+        path = list(_absolute(sys.path))
+        proof = proves = -1
+        try:
+            # Takes 20 ms, and only now it is needed.
+            from ..shared.system.process import CAN_PROVE, start
+
+            if not is_called_python(interpreter):
+                if not CAN_PROVE:
+                    raise _NoInterpreter(f"{interpreter} does not have the name of one")
+                proof, proves = os.pipe()
             with open(self._stderr, "ab", opener=_private) as stderr:
-                self._popen = start(_BOOTSTRAP, [_PACKAGE, *path], control, lock, stderr)
+                self._popen = start(
+                    [interpreter, "-I", "-c", _BOOTSTRAP, str(proves)],
+                    [_PACKAGE, *path],
+                    control,
+                    (lock, proves) if proves >= 0 else (lock,),
+                    stderr,
+                    {**os.environ, _MARK: "1"},
+                )
         except OSError as exc:
+            if isinstance(exc, (FileNotFoundError, PermissionError)):
+                raise _NoInterpreter(f"{interpreter}: {exc.strerror}") from exc
             raise GatewayError(
-                exc.errno, f"cannot start a gateway process ({sys.executable}): {exc}"
+                exc.errno, f"cannot start a gateway process ({interpreter}): {exc}"
             ) from exc
+        finally:
+            if proves >= 0:
+                os.close(proves)
         self.pid: int | None = self._popen.pid
+        if proof >= 0:
+            self._prove(interpreter, proof)
+
+    def _prove(self, interpreter: str, proof: int) -> None:
+        """Wait for the word of the child's that it runs a gateway, or end it."""
+        try:
+            ready, _, _ = select.select([proof], [], [], _PROOF_TIMEOUT)
+            if ready and os.read(proof, 1):
+                return
+        finally:
+            os.close(proof)
+        from ..shared.system.process import kill_all
+
+        kill_all(self._popen)
+        raise _NoInterpreter(f"{interpreter} does not run Python code that it is given")
 
     def wait(self) -> str:
         status = self._popen.wait()
@@ -138,6 +222,12 @@ class _Thread:
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_RD)
         self._thread.join(_EXIT_TIMEOUT)
+
+
+def _absolute(path: Iterable[str]) -> Iterator[str]:
+    for entry in path:
+        with suppress(FileNotFoundError):  # the working directory has been removed
+            yield os.path.abspath(entry)
 
 
 def _private(path: str, flags: int) -> int:

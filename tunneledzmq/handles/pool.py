@@ -1,4 +1,4 @@
-"""The gateways of a context: one for each way to log in, shared by its sockets."""
+"""The tunnels of a context, and the gateways that they share with those of others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import errno
 import os
 import threading
 import weakref
-from collections import Counter
 from itertools import count
 
 import zmq
@@ -15,20 +14,18 @@ import zmq
 from ..endpoints import RemoteEndpoint
 from ..exceptions import TunnelError
 from ..options import SSHOptions
-from ..shared.directory import RuntimeDirectory, restore, sweep
+from ..shared.directory import RuntimeDirectory, restore
 from ..shared.listener import cannot_listen, listen, remove_stale
 from ..shared.system.leg import private_leg, whose
-from ..tunnel import GivenUp, Handle, Pace, Tunnel
+from ..tunnel import GivenUp, Pace, Tunnel
+from .gateways import gateways
 from .handle import GatewayHandle, HandleEnded
 
 __all__ = ["GatewayPool", "shared_pool"]
 
-# Hops, one behind the other, before the first server that is reached directly.
-_MAX_HOPS = 16
-
 
 class GatewayPool:
-    """The gateways of one context.
+    """The tunnels of one context.
 
     Args:
         isolate: whether gateways get processes of their own.
@@ -41,20 +38,10 @@ class GatewayPool:
         self._begun: dict[Tunnel, None] = {}
         self._numbers = count(1)
 
-        # Mutex for the directory of the listeners that are made here. The other one is held while
-        # a gateway is started.
+        # Mutex for the directory of the listeners that are made here.
         self._directory_lock = threading.Lock()
         self._directory: RuntimeDirectory | None = None
 
-        # Mutex for the state below.
-        self._lock = threading.Lock()
-        # By options, and number of the connection among those that share them.
-        self._handles: dict[tuple[SSHOptions, int], GatewayHandle] = {}
-        # Over which hop's gateway each one goes.
-        self._behind: dict[Handle, GatewayHandle] = {}
-        # How many tunnels each options have had, to take their connections in turn.
-        self._turns: Counter[SSHOptions] = Counter()
-        self._swept = False
         self._terminating = False
         self._terminated = False
         _pools.add(self)
@@ -68,14 +55,13 @@ class GatewayPool:
         return self._pid != os.getpid()
 
     def __repr__(self) -> str:
-        return f"<GatewayPool {list(self._handles.values())!r}>"
+        return f"<GatewayPool [{len(self.tunnels)} tunnels]>"
 
     @property
     def tunnels(self) -> list[Tunnel]:
         """The open tunnels."""
         begun = [tunnel for tunnel in list(self._begun) if tunnel.state == "connecting"]
-        taken = [tunnel for handle in list(self._handles.values()) for tunnel in handle.tunnels]
-        return list(dict.fromkeys(taken + begun))
+        return list(dict.fromkeys(gateways().tunnels_of(self) + begun))
 
     def open(self, tunnel: Tunnel) -> None:
         """Open a tunnel over the SSH session for its options, which is set up if there is none.
@@ -88,6 +74,7 @@ class GatewayPool:
             zmq.ContextTerminated: the context terminates meanwhile.
         """
         self._check_open()
+        tunnel._owner = self
         self.finish(tunnel)
 
     def begin(
@@ -112,7 +99,7 @@ class GatewayPool:
             zmq.ContextTerminated: the context terminates.
         """
         self._check_open()
-        owner = whose(None) if local is None else None
+        process = whose(None) if local is None else None
         try:
             if local is None:
                 local = private_leg(self._own_directory, next(self._numbers))
@@ -121,7 +108,8 @@ class GatewayPool:
             text = cannot_listen(options.server, local or "a Unix socket", exc)
             raise TunnelError(exc.errno or errno.EIO, text) from exc
         tunnel = Tunnel(str(remote), options, local, listener, pace=pace)
-        tunnel._owner = owner
+        tunnel._process = process
+        tunnel._owner = self
         self._begun[tunnel] = None
         return tunnel
 
@@ -129,8 +117,7 @@ class GatewayPool:
         """Have the gateway for its options take a tunnel, and wait until it is up.
 
         Raises:
-            TunnelError: see :meth:`GatewayHandle.open`; or the hop that is asked for would be
-                reached over the gateway that asks.
+            TunnelError: see :meth:`GatewayHandle.open`.
             zmq.ContextTerminated: the context terminates meanwhile.
             GivenUp: the tunnel was closed meanwhile.
         """
@@ -178,79 +165,34 @@ class GatewayPool:
             return self._directory.path
 
     def _get(self, tunnel: Tunnel) -> GatewayHandle:
-        with self._lock:
-            closing = tunnel._closing
-            if closing is not None and closing.at_once:
-                raise GivenUp
-            # The end of the context waits for sockets that still have something to send.
-            if self._terminated or (self._terminating and closing is None):
-                raise zmq.ContextTerminated()
-            if tunnel._user is not None:
-                self._check_depth(tunnel._user)
-            options = tunnel._options
-            key = options, self._turns[options] % options.connections
-            handle = self._handles.get(key)
-            if handle is None or handle.ended:
-                handle = self._handles[key] = self._start(options)
-            self._turns[options] += 1
-            if tunnel._user is not None:
-                self._check_loop(tunnel._user, handle)
-                self._behind[tunnel._user] = handle
-            return handle
+        closing = tunnel._closing
+        if closing is not None and closing.at_once:
+            raise GivenUp
+        if self.refuses(tunnel):
+            raise zmq.ContextTerminated()
+        return gateways().get(tunnel, isolate=self._isolate)
 
-    def _check_depth(self, user: Handle) -> None:
-        """Refuse a way without end, such as ``ProxyJump next-%h`` for all hosts."""
-        way = [user]
-        while front := [
-            front for front, hop in self._behind.items() if hop is way[-1] and not front.ended
-        ]:
-            way.append(front[0])
-        if len(way) > _MAX_HOPS:
-            raise TunnelError(
-                errno.ELOOP,
-                f"{way[-1].server}: more than {_MAX_HOPS} hops, one behind the other: "
-                f"... -> {user.server}",
-            )
+    @property
+    def terminated(self) -> bool:
+        """Whether libzmq has closed the context's sockets."""
+        return self._terminated
 
-    def _check_loop(self, user: Handle, hop: Handle) -> None:
-        way = [user]
-        handle: Handle | None = hop
-        while handle is not None:
-            way.append(handle)
-            if handle is user:
-                names = " -> ".join(handle.options.server for handle in way)
-                raise TunnelError(errno.ELOOP, f"{user.server}: its hops lead back to it: {names}")
-            handle = self._behind.get(handle)
+    def refuses(self, tunnel: Tunnel) -> bool:
+        """Tell whether a tunnel is opened no more: the context terminates.
 
-    def _start(self, options: SSHOptions) -> GatewayHandle:
-        if not self._swept:
-            sweep()
-            self._swept = True
-        for user in [user for user in self._behind if user.ended]:
-            del self._behind[user]
-        for ended in [key for key, old in self._handles.items() if old.ended]:
-            del self._handles[ended]
-            if not any(options == ended[0] for options, _ in self._handles):
-                del self._turns[ended[0]]
-        return GatewayHandle(options, self, isolate=self._isolate)
+        Its end waits for sockets that still have something to send.
+        """
+        return self._terminated or (self._terminating and tunnel._closing is None)
 
     def interrupt(self) -> None:
         """Make waiting connects raise, and refuse new ones: the context terminates."""
-        with self._lock:
-            self._terminating = True
-            handles = list(self._handles.values())
-        for handle in handles:
-            handle.interrupt()
+        self._terminating = True
+        gateways().interrupt(self)
 
     def shutdown(self) -> None:
-        """Let all gateways deliver what they hold and end: libzmq has closed its sockets."""
-        with self._lock:
-            self._terminating = self._terminated = True
-            handles = list(self._handles.values())
-            self._handles.clear()
-            self._behind.clear()
-        for handle in handles:
-            handle.shutdown()
+        """Let the gateways deliver what they hold: libzmq has closed the context's sockets."""
+        self._terminating = self._terminated = True
+        gateways().terminate(self)
         with self._directory_lock:
             if self._directory is not None:
                 self._remove_directory()
@@ -288,10 +230,7 @@ _shared = GatewayPool()
 
 
 def shared_pool() -> GatewayPool:
-    """Return the gateways for what belongs to no `TunneledContext`.
-
-    There is one pool for the whole program: each gateway ends with its last tunnel.
-    """
+    """Return the pool for what belongs to no `TunneledContext`."""
     global _shared
     if _shared.inherited:
         _shared = GatewayPool()

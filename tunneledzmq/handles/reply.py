@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 
-__all__ = ["Reply"]
+__all__ = ["Interrupted", "Reply"]
 
 Call = Callable[[], None]
+
+# What this thread waits for already, while it does what a gateway has asked for.
+_outer = threading.local()
+
+
+class Interrupted(Exception):
+    """The thread must go: that for which it waits in the first place has failed."""
 
 
 class Reply:
@@ -18,12 +26,23 @@ class Reply:
     thread that calls connect, where Ctrl-C is heard.
 
     There are no locks: finalizers may answer, also one that interrupts the thread that waits.
+
+    Args:
+        within: whether it may be waited for in the middle of another one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, within: bool = False) -> None:
         # What there is to be done, and at last the answer: an error or `None`.
-        self._queue: SimpleQueue[Call | Exception | None] = SimpleQueue()
+        self._queue: queue.SimpleQueue[Call | Exception | None] = queue.SimpleQueue()
         self._left = False
+        # What the waiting thread waits for in the middle of this.
+        self._inner: Reply | None = None
+        self._interrupted = False
+        outer: Reply | None = getattr(_outer, "reply", None) if within else None
+        if outer is not None:
+            outer._inner = self
+            if outer._interrupted:
+                self.interrupt(Interrupted())
 
     def set(self) -> None:
         """Let the waiting thread go on."""
@@ -33,18 +52,29 @@ class Reply:
         """Have the waiting thread raise `error`."""
         self._queue.put(error)
 
+    def interrupt(self, error: Exception) -> None:
+        """Have the waiting thread raise `error`, whatever it is doing for the gateway just now."""
+        self._interrupted = True
+        self.fail(error)
+        if self._inner is not None:
+            self._inner.interrupt(Interrupted())
+
     def wait(self, timeout: float) -> bool:
         """Wait for the answer; `False` if there is nothing to do for `timeout` seconds."""
         while True:
             try:
                 item = self._queue.get(timeout=timeout)
-            except Empty:
+            except queue.Empty:
                 return False
             if item is None:
                 return True
             if isinstance(item, Exception):
                 raise item
-            item()
+            outer, _outer.reply = getattr(_outer, "reply", None), self
+            try:
+                item()
+            finally:
+                _outer.reply, self._inner = outer, None
 
     def ask(self, call: Call) -> list[Call]:
         """Have the waiting thread do something; return what must be done by another one."""
@@ -55,7 +85,7 @@ class Reply:
         """Wait no more; return what was left to be done."""
         self._left = True
         calls = []
-        with suppress(Empty):
+        with suppress(queue.Empty):
             while True:
                 item = self._queue.get_nowait()
                 if item is not None and not isinstance(item, Exception):

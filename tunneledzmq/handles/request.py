@@ -47,4 +47,5 @@ def _working_directory() -> str:
 
 
 def _absolute(paths: Any) -> list[str]:
-    return [os.path.abspath(os.path.expanduser(path)) for path in paths]
+    here = _working_directory()
+    return [os.path.normpath(os.path.join(here, os.path.expanduser(path))) for path in paths]

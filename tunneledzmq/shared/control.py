@@ -53,12 +53,12 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import socket
 import threading
 from collections import deque
 from contextlib import suppress
 from enum import Enum
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from .system import descriptors
@@ -97,7 +97,7 @@ class ControlChannel:
         self._descriptors: deque[int] = deque()
         # Messages that were given to send() and are not sent yet. SimpleQueue.put may be called
         # from a finalizer that interrupts send(): it only queues, and the interrupted call sends.
-        self._outgoing: SimpleQueue[tuple[bytes, socket.socket | None]] = SimpleQueue()
+        self._outgoing: queue.SimpleQueue[tuple[bytes, socket.socket | None]] = queue.SimpleQueue()
         # Held by the one thread that empties the queue.
         self._sending = threading.Lock()
 
@@ -122,7 +122,7 @@ class ControlChannel:
                 self._sending.release()
 
     def _send_queued(self) -> None:
-        with suppress(Empty):
+        with suppress(queue.Empty):
             while True:
                 self._send_now(*self._outgoing.get_nowait())
 

@@ -1,4 +1,5 @@
-"""The private directories of gateways, where their Unix sockets live, and of the demo's server."""
+"""The private directories of gateways, where their Unix sockets live, of the demo's server, and of
+``run``."""
 
 from __future__ import annotations
 
@@ -13,9 +14,18 @@ from .system import account
 from .system.leg import HAS_UNIX_SOCKETS
 from .system.locks import LOCK_IS_IN_THE_WAY, lock_directory
 
-__all__ = ["STDERR", "RuntimeDirectory", "is_ours", "remove", "remove_restored", "restore", "sweep"]
+__all__ = [
+    "STDERR",
+    "RuntimeDirectory",
+    "choose_base",
+    "is_ours",
+    "remove",
+    "remove_restored",
+    "restore",
+    "sweep",
+]
 
-PREFIXES = {owner: f"tunneledzmq-{owner}-" for owner in ("gateway", "server")}
+PREFIXES = {owner: f"tunneledzmq-{owner}-" for owner in ("gateway", "server", "run")}
 """How the names of the directories start, by whose they are."""
 
 STDERR = "stderr"
@@ -49,7 +59,7 @@ class RuntimeDirectory:
 
     def __init__(self, owner: str = "gateway") -> None:
         while True:
-            self.path = tempfile.mkdtemp(prefix=PREFIXES[owner], dir=_base())
+            self.path = tempfile.mkdtemp(prefix=PREFIXES[owner], dir=choose_base())
             try:
                 self.lock = _lock(self.path, create=True)
                 _mark(self.path)
@@ -158,8 +168,8 @@ def _mark(path: str) -> None:
     os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | _NO_LINK, 0o600))
 
 
-def _base() -> str:
-    """Choose where the directories are made.
+def choose_base() -> str:
+    """Choose where the directories are made, and temporary files if need be.
 
     Raises:
         OSError: there is no place for them.
@@ -170,7 +180,8 @@ def _base() -> str:
         errno.ENOENT,
         (
             "no directory for Unix sockets: TMPDIR and XDG_RUNTIME_DIR name none that exists, may "
-            f"be written by this user alone, and has a path of at most {_LONGEST_BASE} bytes"
+            "be written by this user alone, and has a path of at most "
+            f"{_LONGEST_BASE} bytes of UTF-8"
         )
         if HAS_UNIX_SOCKETS
         else "no directory for temporary files: TEMP and TMP name none that may be written",
@@ -186,7 +197,9 @@ def _bases() -> Iterator[str]:
 
 def _is_fit(base: str) -> bool:
     """Tell whether sockets in a directory there are ours alone, and can be named."""
-    with suppress(OSError):
+    # pyzmq writes a path in UTF-8; what this locale cannot read of it is no text to that.
+    with suppress(OSError, UnicodeEncodeError):
+        base.encode()
         return (
             os.path.isabs(base)
             and (len(os.fsencode(base)) <= _LONGEST_BASE or not HAS_UNIX_SOCKETS)

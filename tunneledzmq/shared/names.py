@@ -21,6 +21,7 @@ _COLONS = (":", "%3a", "%3A", "%253a", "%253A")
 
 _PORT = re.compile(r"0*[0-9]{1,5}\Z")
 _NAME = re.compile(r"[^\[\]/:@*?#]+\Z")
+_ALIAS = re.compile(r"[^\[\]:@]+\Z")
 _SCOPE = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 # They stand unquoted in a ProxyCommand and in Match exec (ssh.c, valid_hostname and valid_ruser).
@@ -45,7 +46,12 @@ def parse_server(text: str) -> ServerAddress:
     if not text:
         raise ValueError("ssh= is empty; to connect without a tunnel, pass ssh=None")
     is_uri = text[: len(_SCHEME)].lower() == _SCHEME
+    _check_scheme(text)
     rest = text[len(_SCHEME) :].removesuffix("/") if is_uri else text
+    if is_uri and "/" in rest.rpartition("@")[2]:
+        raise ValueError(
+            f"an ssh:// address ends with the port: it has no path (ssh={_shown(text)})"
+        )
     user, at, host_port = rest.rpartition("@")
     # A host may have a colon, but none that is written otherwise, except for a scope.
     hidden = () if host_port.startswith("[") else _COLONS[1:]
@@ -55,7 +61,9 @@ def parse_server(text: str) -> ServerAddress:
             f"(ssh={_shown(text)})"
         )
     try:
-        host, port = split_host_port(host_port)
+        # As ssh takes them: an IPv6 address as it is, and aliases.
+        bare = not is_uri and is_ipv6(host_port.partition("%")[0])
+        host, port = split_host_port(f"[{host_port}]" if bare else host_port, _ALIAS)
     except ValueError as exc:
         raise ValueError(f"not [user@]host[:port]: {exc} (ssh={_shown(text)})") from None
     if is_uri:
@@ -67,6 +75,20 @@ def parse_server(text: str) -> ServerAddress:
     return ServerAddress(user if at else None, host, port)
 
 
+def _check_scheme(text: str) -> None:
+    scheme, colon, _ = text.partition("://")
+    if not colon or not scheme.isalnum() or scheme.lower() == "ssh":
+        return
+    if scheme.lower() in ("tcp", "ipc", "inproc"):
+        raise ValueError(
+            f"a {scheme}:// address is a ZeroMQ socket's, no SSH server: are addr and ssh= the "
+            "wrong way round?"
+        )
+    raise ValueError(
+        f"ssh= takes [user@]host[:port], or ssh://[user@]host[:port], and no {scheme}:// address"
+    )
+
+
 def _shown(text: str) -> str:
     """Show `text` up to what may be the colon before a password."""
     start = len(_SCHEME) if text[: len(_SCHEME)].lower() == _SCHEME else 0
@@ -74,8 +96,12 @@ def _shown(text: str) -> str:
     return repr(f"{text[: min(ends)]}:..." if ends else text)
 
 
-def split_host_port(text: str) -> tuple[str, int | None]:
+def split_host_port(text: str, name: re.Pattern[str] = _NAME) -> tuple[str, int | None]:
     """Split ``HOST[:PORT]``; an IPv6 HOST stands in brackets.
+
+    Args:
+        text: what to split.
+        name: what a name looks like.
 
     Raises:
         ValueError: HOST or PORT is malformed; the message does not repeat `text`.
@@ -96,7 +122,7 @@ def split_host_port(text: str) -> tuple[str, int | None]:
         host, colon, port = text.partition(":")
         if ":" in port:
             raise ValueError("more than one colon: an IPv6 address stands in brackets, [::1]")
-        if not _NAME.match(host) or not is_valid_host(host):
+        if not name.match(host) or not is_valid_host(host):
             raise ValueError("no valid host name" if host else "no host name")
     if not colon:
         return host, None

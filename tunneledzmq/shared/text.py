@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DISPLAY_LIMIT", "printable"]
+__all__ = ["DISPLAY_LIMIT", "because", "printable", "sentences"]
 
 _LIMIT = 400
 
@@ -34,6 +34,18 @@ def printable(text: str | bytes, limit: int = _LIMIT, *, lines: bool = False) ->
     if len(text) <= limit and len(shown) <= limit:
         return shown
     return f"{shown[:limit]}..."
+
+
+def sentences(*parts: str) -> str:
+    """Join sentences, of which some have no full stop and some a question mark."""
+    *others, last = [part for part in parts if part]
+    ended = [part if part.endswith((".", "?", "!")) else f"{part}." for part in others]
+    return " ".join([*ended, last])
+
+
+def because(text: str, reason: str) -> str:
+    """Return `text` with a reason, if there is one."""
+    return f"{text}: {reason}" if reason else text
 
 
 def _octal(character: str) -> str:

@@ -18,6 +18,7 @@ class ClosedSocket(RuleBasedStateMachine):
     """A socket that was closed, as libzmq has it, and the gateway's decision about its tunnel.
 
     libzmq's timers run while its program does; the gateway's clock of the program may lag behind.
+    The peer is down: libzmq is refused, until the gateway holds it.
     """
 
     @initialize(
@@ -50,8 +51,8 @@ class ClosedSocket(RuleBasedStateMachine):
         self.connected = connected
         self.comes_at = FOR_EVER
         self.settled_at = FOR_EVER
-        away = 0.0 if connected else refused_for
-        self.ending = Ending(How.CLOSED, linger, pace, away, self.clock)
+        self.refused_for = 0.0 if connected else refused_for
+        self.ending = Ending(How.CLOSED, linger, pace, self.clock)
         if not connected:
             self._wait(self._pause_after(refused_for))
 
@@ -84,14 +85,20 @@ class ClosedSocket(RuleBasedStateMachine):
         while self.program_time < end:
             timers = [at for at in (self.comes_at, self.linger) if at > self.program_time]
             until = min([end, *timers])
-            self.clock += (until - self.program_time) * lag
+            passed = until - self.program_time
+            self.clock += passed * lag
+            self.refused_for += 0.0 if self.connected else passed
             self.program_time = until
+            if not self.ending.holds and self.ending.may_hold(self.clock):
+                self.ending.hold(self.clock, self.refused_for)
             if self.program_time >= self.linger and self.pending:
                 self._drop()
             if self.program_time >= self.comes_at:
                 self.comes_at = FOR_EVER
                 assert not self._over(), "it had ended before libzmq came"
-                self.connected = True
+                self.connected = self.ending.holds
+                if not self.connected:
+                    self._wait(self._pause_after(self.refused_for))
             if self._over():
                 return
 
@@ -111,7 +118,7 @@ class ClosedSocket(RuleBasedStateMachine):
     @rule()
     def it_is_broken(self) -> None:
         """The session is lost, or the peer ends."""
-        self.connected = False
+        self.connected, self.refused_for = False, 0.0
         self.ending.broke(self.clock)
         self._wait(self._pause_after(0.0))
 
@@ -124,7 +131,7 @@ class ClosedSocket(RuleBasedStateMachine):
     @precondition(lambda self: self.connected and self.running and self.pace.heartbeat)
     @rule()
     def the_peer_is_silent_for_too_long(self) -> None:
-        self.connected = False
+        self.connected, self.refused_for = False, 0.0
         self.ending.closed(self.clock, greeted=True)
         self._wait(self._pause_after(0.0))
 
@@ -145,6 +152,9 @@ class ClosedSocket(RuleBasedStateMachine):
         elif self.pending:
             return
         longest = max(2 * self.pace.reconnect_ivl, self.pace.reconnect_ivl_max, 0)
+        if not self.ending.holds and self.ending.may_hold(self.clock + 1):
+            self.clock += 1
+            self.ending.hold(self.clock, self.refused_for)
         assert self.ending.over(self.clock + longest + 1, 0, orphaned=False)
 
 
@@ -154,7 +164,7 @@ TestClosedSocket.settings = settings(max_examples=400, stateful_step_count=20, d
 
 def test_a_tunnel_goes_with_its_socket() -> None:
     # The common end: no clock, whatever RECONNECT_IVL_MAX is.
-    ending = Ending(How.CLOSED, -1, Pace(0.1, 30.0, False), 0.0, 7.0)
+    ending = Ending(How.CLOSED, -1, Pace(0.1, 30.0, False), 7.0)
     assert not ending.over(7.0, 1, orphaned=False)
     ending.closed(7.0, greeted=True)
     assert ending.over(7.0, 0, orphaned=False)
@@ -163,7 +173,7 @@ def test_a_tunnel_goes_with_its_socket() -> None:
 @pytest.mark.parametrize("how", How)
 @pytest.mark.parametrize("linger", [-1, 0, 1000])
 def test_nothing_waits_for_a_program_that_has_ended(how: How, linger: int) -> None:
-    ending = Ending(how, linger, Pace(), 0.0, 0.0)
+    ending = Ending(how, linger, Pace(), 0.0)
     assert ending.over(0.0, 0, orphaned=True)
     assert not ending.over(0.0, 1, orphaned=True)
 
@@ -192,7 +202,7 @@ def test_nothing_waits_for_a_program_that_has_ended(how: How, linger: int) -> No
 def test_when_a_connection_is_given_up(
     owes: Owes, how: How, linger: int, ran: float, program_ran: float, given_up: bool
 ) -> None:
-    ending = Ending(how, linger, Pace(), 0.0, 0.0)
+    ending = Ending(how, linger, Pace(), 0.0)
     verdict = is_given_up(
         owes, ending, ran=ran, program_ran=program_ran, orphaned=False, for_gateway=False
     )
@@ -208,15 +218,25 @@ def test_a_forked_child_that_holds_connections_does_not_keep_them_for_ever() -> 
     assert not given_up(Owes.REST, 599) and given_up(Owes.REST, 600)
 
 
+def test_that_libzmq_comes_tells_nothing_before_it_knows() -> None:
+    ending = Ending(How.CLOSED, -1, Pace(0.1, 0.0), 5.0)
+    assert not ending.may_hold(5.1) and not ending.over(100.0, 0, orphaned=False)
+    assert ending.may_hold(5.2)
+    ending.hold(5.2, away=40.0)
+    assert not ending.over(5.3, 0, orphaned=False) and ending.over(5.8, 0, orphaned=False)
+    assert not Ending(How.CLOSED, 0, Pace(), 5.0).may_hold(100.0), "nothing is owed"
+
+
 def test_who_waits_for_a_peer_is_sent_away_now_and_then() -> None:
-    ending = Ending(How.CLOSED, -1, Pace(), 0.0, 0.0)
-    assert not ending.sends_away(0.9, greeted=False), "it may have data"
-    assert ending.sends_away(0.0, greeted=True), "it comes back if it has something to send"
-    assert not ending.sends_away(0.9, greeted=True)
+    ending = Ending(How.CLOSED, -1, Pace(), 30.0)
+    assert not ending.sends_away(30.9, 30.0, greeted=False), "it may have data"
+    assert not ending.sends_away(30.1, 20.0, greeted=True), "libzmq may not know of the close yet"
+    assert ending.sends_away(30.2, 20.0, greeted=True), "it comes back if it has something to send"
+    assert not ending.sends_away(31.1, 30.2, greeted=True)
     waits = []
     for _ in range(8):
         waited = 0.0
-        while not ending.sends_away(waited, greeted=True):
+        while not ending.sends_away(50.0 + waited, 50.0, greeted=True):
             waited += 0.5
         waits.append(waited)
     assert waits == [1, 2, 4, 8, 16, 20, 20, 20]

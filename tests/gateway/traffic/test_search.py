@@ -57,11 +57,14 @@ def test_what_is_learned() -> None:
     assert search.sight is Sight.ASKED and search.next_question == float("inf")
     search.found()
     assert search.sight is Sight.THERE and search.next_question == float("inf")
-    search.lost(20.0, pace)
-    assert search.sight is Sight.UNKNOWN and search.next_question == 20.0
+    search.lost(20.0, pace, 0.02)
+    assert search.sight is Sight.UNKNOWN
+    assert 20.07 < search.next_question < 20.08, "the answer is there when libzmq comes back"
+    search.hurry(20.0, pace)
+    assert search.next_question == 20.0, "for a new tunnel libzmq comes at once"
     search.asked(20.0)
     search.found()
-    search.lost(20.01, pace)
+    search.lost(20.02, pace, 3.0)
     assert search.next_question == 20.1, "a peer that hangs up at once is not asked without pause"
     search.asked(20.1)
     search.refused(20.2, Pace(0.1, 30.0), 0.0)

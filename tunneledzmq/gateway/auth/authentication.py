@@ -10,7 +10,7 @@ from typing import Protocol
 
 import paramiko
 
-from ...shared.text import printable
+from ...shared.text import printable, sentences
 from ..login import Learned, Login, LoginError
 from ..questions import Questions
 from .agent import Agent, AgentError, AgentTimeout
@@ -119,8 +119,10 @@ class _Attempt:
         self._trusted = trusted
         self._passwords = Passwords(login, learned, questions)
         self._tried: list[str] = []
-        # Whether there are keys that could not be tried.
-        self._locked = False
+        # Keys that could not be tried, since nobody opens them, and those of them of which the
+        # server said that they would let us in.
+        self._locked: list[str] = []
+        self._wanted: list[str] = []
         self._problems = identities.problems
         self._allowed: tuple[str, ...] = ()
         self._questions_asked = self._methods_passed = 0
@@ -171,7 +173,7 @@ class _Attempt:
             except KeyFileError as exc:
                 # Nobody opens it: as with ssh, the next one may do.
                 self._tried.remove(identity.name)
-                self._locked = True
+                self._locked.append(identity.name)
                 self._leave_out(str(exc))
             except AgentTimeout as exc:
                 raise self._silent_agent(identity, exc) from exc
@@ -192,7 +194,7 @@ class _Attempt:
                 yield answer
                 return
         if isinstance(identity.signer, KeyFile):
-            self._passwords.unlock(identity.signer)
+            self._unlock(identity.name, identity.signer, accepted=identity.bothers)
             public = identity.public or identity.signer.public
         else:
             public = identity.public
@@ -200,6 +202,14 @@ class _Attempt:
         answer = userauth.try_publickey(user, public, partial(self._sign, identity))
         logger.debug("%s: %s: %s", self._login.server, identity.name, printable(str(answer)))
         yield answer
+
+    def _unlock(self, name: str, file: KeyFile, *, accepted: bool) -> None:
+        try:
+            self._passwords.unlock(file)
+        except KeyFileError:
+            if accepted and file.public is not None:
+                self._wanted.append(name)
+            raise
 
     def _sign(self, identity: Identity, data: bytes, algorithm: str) -> bytes:
         if isinstance(identity.signer, KeyFile):
@@ -272,14 +282,25 @@ class _Attempt:
         user = repr(self._login.user)
         wants = f"; it accepts {printable(', '.join(self._allowed))}" if any(self._allowed) else ""
         typed = {"password", "keyboard-interactive"}
-        if not self._tried and self._locked:
+        if self._wanted:
+            tried = f"; it did not with {', '.join(self._tried)}" if self._tried else ""
+            text = (
+                f"the server would let {user} in with {', '.join(self._wanted)}, which nobody "
+                f"opens{tried}{wants}"
+            )
+        elif not self._tried and self._locked:
             text = f"no key that opens, and no password, to log in as {user}{wants}"
+        elif not self._tried and self._login.password is not None:
+            text = (
+                f"no key to log in as {user}, and the server takes no password: pass keyfile=, or "
+                f"start an ssh-agent with a key{wants}"
+            )
         elif not self._tried:
             text = (
                 f"no key and no password to log in as {user}: pass keyfile= or password=, or "
                 f"start an ssh-agent with a key{wants}"
             )
-        elif typed.issuperset(self._tried):
+        elif typed.intersection(self._tried):
             text = (
                 f"the server did not let {user} in with {', '.join(self._tried)}{wants}. Are the "
                 "password and the user name right?"
@@ -294,7 +315,7 @@ class _Attempt:
         problems = [*self._problems, *self._passwords.problems]
         return self._login.no_entry(
             errno.EACCES,
-            ". ".join([text, *dict.fromkeys(problems)]),
+            sentences(text, *dict.fromkeys(problems)),
             passing=self._identities.agent_silent,
         )
 

@@ -171,6 +171,8 @@ class _Search:
                 continue
             if file.private or self._in_agent(file.public):
                 files.append(file)
+            elif file.lack != KeyFile.lack:
+                self._note(f"the key file {path} cannot be used: {file.lack}")
         return files
 
     def _of_file(self, file: KeyFile) -> list[Identity]:

@@ -12,8 +12,10 @@ import stat
 from typing import Any
 
 import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from ...shared.system.account import readable_by_others
+from ...shared.text import printable
 from ..wire import Reader
 from .publickey import PublicKey, parse_line
 
@@ -21,6 +23,11 @@ __all__ = ["KeyFile", "KeyFileError", "read_public_key"]
 
 _CERTIFICATE = "-cert.pub"
 _MAGIC = b"openssh-key-v1\0"
+
+# What OpenSSH's format may be encrypted with (ssh-keygen -Z) that is read here: by paramiko, and by
+# cryptography, the library on which it is built.
+_CIPHERS = ("none", "aes256-ctr", "aes256-cbc")
+_CIPHERS_OF_CRYPTOGRAPHY = ("aes256-gcm@openssh.com",)
 
 # Characters of a file that are looked at.
 _MAX_SIZE = 1 << 20
@@ -58,13 +65,14 @@ class KeyFile:
         KeyFileError: it is missing, open to others, no key, or too short.
     """
 
+    lack = "only the public half is there"
+    """Why it is not :attr:`private`, if it is not."""
+
     def __init__(self, path: str, required_rsa_size: int = 0) -> None:
         self.path = path = path.removesuffix(_CERTIFICATE)
         self.public: PublicKey | None = None
         """`None` if it can be told only after decryption."""
         self.encrypted = False
-        self.lack = "only the public half is there"
-        """Why it is not :attr:`private`, if it is not."""
         # `None` if only the public half is there, to be found in the agent.
         self._text: str | None = None
         self._key: paramiko.PKey | None = None
@@ -148,9 +156,13 @@ class KeyFile:
         self._text = text
         if "BEGIN OPENSSH PRIVATE KEY" in text:
             try:
-                self.encrypted, self.public = _parse_openssh(text)
+                cipher, self.public = _parse_openssh(text)
             except ValueError as exc:
                 raise KeyFileError(errno.EACCES, self._why_not(exc)) from exc
+            self.encrypted = cipher != "none"
+            if cipher not in (*_CIPHERS, *_CIPHERS_OF_CRYPTOGRAPHY):
+                self.encrypted, self._text = False, None
+                self.lack = self._unknown_cipher(cipher)
             if self.public.type.startswith("sk-"):
                 self.encrypted, self._text = False, None
                 self.lack = "it needs its FIDO token, which takes an ssh-agent or backend='openssh'"
@@ -178,7 +190,17 @@ class KeyFile:
             f"the key file {self.path} is in no format that is known here ({advice})",
         )
 
+    def _unknown_cipher(self, cipher: str) -> str:
+        return (
+            f"its encryption, {printable(cipher)}, is not supported: ssh-keygen -p -Z aes256-ctr "
+            f"-f {shlex.quote(self.path)} (or an ssh-agent, or backend='openssh')"
+        )
+
     def _why_not(self, exc: Exception) -> str:
+        if isinstance(exc, UnsupportedAlgorithm):
+            assert self._text is not None
+            cipher = _parse_openssh(self._text)[0] if "BEGIN OPENSSH" in self._text else str(exc)
+            return f"the key file {self.path} cannot be used: {self._unknown_cipher(cipher)}"
         if self.encrypted:
             return f"the passphrase for the key file {self.path} is wrong, or the file is damaged"
         return f"the key file {self.path} is in no format that is known here ({exc})"
@@ -220,8 +242,8 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _parse_openssh(text: str) -> tuple[bool, PublicKey]:
-    """Tell whether the key is encrypted, and its public half, which is not."""
+def _parse_openssh(text: str) -> tuple[str, PublicKey]:
+    """Tell how the key is encrypted, and its public half, which is not."""
     body = text.partition("KEY-----")[2].partition("-----END")[0]
     try:
         reader = Reader(base64.b64decode("".join(body.split()), validate=True))
@@ -229,16 +251,20 @@ def _parse_openssh(text: str) -> tuple[bool, PublicKey]:
         raise ValueError(str(exc)) from exc
     if reader.take(len(_MAGIC)) != _MAGIC:
         raise ValueError("another version of OpenSSH's format")
-    cipher = reader.string()
+    cipher = reader.text()
     reader.string()  # the key derivation function
     reader.string()  # and its options
     if reader.uint32() != 1:
         raise ValueError("several keys in one file")
-    return cipher != b"none", PublicKey(reader.string())
+    return cipher, PublicKey(reader.string())
 
 
 def _load(text: str, public: PublicKey | None, passphrase: bytes | None) -> paramiko.PKey:
-    if "BEGIN OPENSSH" not in text or public is None:
+    if (
+        "BEGIN OPENSSH" not in text
+        or public is None
+        or _parse_openssh(text)[0] in _CIPHERS_OF_CRYPTOGRAPHY
+    ):
         text = _to_openssh(text, passphrase)
         public, passphrase = _parse_openssh(text)[1], None
     key_class = _CLASSES.get(public.type)
@@ -255,7 +281,9 @@ def _to_openssh(text: str, passphrase: bytes | None) -> str:
     """
     from cryptography.hazmat.primitives import serialization
 
-    key: Any = serialization.load_pem_private_key(text.encode("latin-1"), passphrase)
+    ours = "BEGIN OPENSSH" in text
+    load = serialization.load_ssh_private_key if ours else serialization.load_pem_private_key
+    key: Any = load(text.encode("latin-1"), passphrase)
     converted: bytes = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.OpenSSH,

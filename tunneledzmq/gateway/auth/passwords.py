@@ -13,15 +13,21 @@ from ..questions import Questions
 from .keyfiles import KeyFile, KeyFileError
 from .userauth import InfoRequest
 
-__all__ = ["Passwords", "asks_password"]
+__all__ = ["WRONG_PASSPHRASE", "WRONG_PASSWORD", "Passwords", "asks_password", "may_ask_password"]
+
+WRONG_PASSWORD = "Permission denied, please try again."
+WRONG_PASSPHRASE = "Bad passphrase, please try again."
 
 logger = logging.getLogger("tunneledzmq")
 
 # Questions of keyboard-interactive that the user's password answers, and such that it does not,
-# though they look like it.
+# though they look like it; a server may speak the language of its country.
 _PASSWORD = re.compile(r"password", re.IGNORECASE)
 _NO_PASSWORD = re.compile(
-    r"one.?time|otp|token|code|new|again|retype|confirm|current|change", re.IGNORECASE
+    r"one.?time|otp|token|c[oó]d[eií]|new|again|retype|confirm|current|change|\bpin\b"
+    r"|^\W*(?:user|login)[ \w]*\W*$"
+    r"|einmal|neues|wiederhol|jeton|usage unique|nouveau|retapez|un solo uso|nuev[ao]|repit",
+    re.IGNORECASE,
 )
 
 
@@ -44,10 +50,15 @@ class Passwords:
 
         # The password that is being tried, if the user typed it.
         self._typed: str | None = None
-        # Where the password that is known has been sent already.
+        # Where the password that is known has been sent already, and the question it answered.
         self._sent: set[str] = set()
-        # What the server said, to be shown with its next question.
+        self._answered: tuple[str, bool] | None = None
+        # Whether keyboard-interactive has asked for anything.
+        self._asked = False
+        # What the server said, to be shown with its next question, and whether it was not content
+        # with what was typed for the question before.
         self._said = ""
+        self._again = False
 
     @property
     def tries(self) -> int:
@@ -77,6 +88,7 @@ class Passwords:
         """Note whether the server was content with what it was told last."""
         if right and self._typed is not None:
             self._learned.password = self._typed
+        self._again = not right and self._typed is not None
         self._typed = None
 
     def respond(self, request: InfoRequest) -> list[str] | None:
@@ -88,10 +100,16 @@ class Passwords:
                 logger.warning("%s says: %s", self._login.server, self._said.strip())
                 self._said = ""
             return []
-        wants_password = len(request.prompts) == 1 and asks_password(*request.prompts[0])
+        wants_password = len(request.prompts) == 1 and (
+            asks_password(*request.prompts[0])
+            or (not self._asked and may_ask_password(*request.prompts[0]))
+            or request.prompts[0] == self._answered
+        )
+        self._asked = True
         if wants_password and self._known is not None:
             if "keyboard-interactive" not in self._sent:
                 self._sent.add("keyboard-interactive")
+                self._answered = request.prompts[0]
                 self._said = ""
                 return [self._known]
             if self._login.password is not None:
@@ -102,8 +120,9 @@ class Passwords:
             answer = self._ask(f"{said}({self._who}) {_display(text)}", "an answer", echo=echo)
             if answer is None:
                 return None
-            if asks_password(text, echo):
+            if wants_password or asks_password(text, echo):
                 self._typed = answer
+                self._answered = (text, echo)
             responses.append(answer)
         return responses
 
@@ -126,10 +145,12 @@ class Passwords:
                 if known is self._login.passphrase:
                     raise
                 del self._learned.passphrases[file.path]  # the file is another one now
+        said = ""
         for _ in range(self._login.number_of_password_prompts):
-            passphrase = self._ask(f"Enter passphrase for key '{file.path}': ")
+            passphrase = self._ask(f"{said}Enter passphrase for key '{file.path}': ")
             if not passphrase:
                 break
+            said = f"{WRONG_PASSPHRASE}\n"
             try:
                 file.unlock(passphrase)
             except KeyFileError as exc:
@@ -146,9 +167,13 @@ class Passwords:
         )
 
     def _ask(self, text: str, what: str | None = None, *, echo: bool = False) -> str | None:
+        if self._again and what is not None:
+            text, self._again = f"{WRONG_PASSWORD}\n{text}", False
         if not self._login.batch_mode:
             answer = self._questions.prompt(text, echo=echo)
             nobody = "There is nobody to ask"
+            if self._questions.declined:
+                nobody = "The user gave no answer when asked"
             instead = "password= or prompt=" if what == "password" else "prompt="
         else:
             answer = None
@@ -165,4 +190,9 @@ def _display(text: str) -> str:
 
 def asks_password(text: str, echo: bool) -> bool:
     """Tell whether a question of a server's is answered with the user's password."""
-    return not echo and bool(_PASSWORD.search(text)) and not _NO_PASSWORD.search(text)
+    return may_ask_password(text, echo) and bool(_PASSWORD.search(text))
+
+
+def may_ask_password(text: str, echo: bool) -> bool:
+    """Tell whether that may be so of the first question, in whatever language it is."""
+    return not echo and not _NO_PASSWORD.search(text)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .resolve import resolve, server_name
+from .resolve import methods_of, resolve, server_name
 
-__all__ = ["resolve", "server_name"]
+__all__ = ["methods_of", "resolve", "server_name"]

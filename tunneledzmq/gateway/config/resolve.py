@@ -14,7 +14,7 @@ from .files import ClientConfig, Statement
 from .settings import DEFAULT_PORT, Settings
 from .tokens import Tokens
 
-__all__ = ["resolve"]
+__all__ = ["methods_of", "resolve", "server_name"]
 
 _METHODS = {
     "publickey": "pubkeyauthentication",
@@ -77,7 +77,7 @@ def resolve(request: Request) -> Login:
         identity_agent=_identity_agent(settings),
         passphrase=request.passphrase,
         password=request.password,
-        preferred_authentications=_methods(settings),
+        preferred_authentications=_methods(request, settings),
         number_of_password_prompts=settings.get("numberofpasswordprompts", 3),
         batch_mode=settings.get("batchmode", False),
     )
@@ -169,8 +169,18 @@ def _identity_agent(settings: Settings) -> str | None:
     return settings.path("identityagent")
 
 
-def _methods(settings: Settings) -> list[str]:
+def _methods(request: Request, settings: Settings) -> list[str]:
     wanted = settings.get("preferredauthentications") or list(_METHODS)
+    # What the program gave is to be used, whatever the file says.
+    given = methods_of(request)
     return [
-        method for method in wanted if method in _METHODS and settings.get(_METHODS[method], True)
+        method
+        for method in dict.fromkeys([*wanted, *given])
+        if method in _METHODS and (method in given or settings.get(_METHODS[method], True))
     ]
+
+
+def methods_of(request: Request) -> list[str]:
+    """Return the methods for which the program gave something."""
+    methods = ["publickey"] if request.keyfiles is not None else []
+    return methods + ["keyboard-interactive", "password"] * (request.password is not None)

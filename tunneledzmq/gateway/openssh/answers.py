@@ -11,9 +11,15 @@ import socket
 from contextlib import suppress
 
 from ...shared.text import printable
-from ..auth.passwords import asks_password
+from ..auth.passwords import (
+    WRONG_PASSPHRASE,
+    WRONG_PASSWORD,
+    asks_password,
+    may_ask_password,
+)
 from ..login import LoginError
 from ..questions import Questions
+from ..sshtunnel.identification import ZMTP, ZMTP_THERE
 from .command import OpenSSHLogin, helper_command
 from .errors import unknown_host_key
 from .hops import Hops
@@ -76,12 +82,18 @@ class Answers:
         self.askpass = os.path.join(directory, "askpass")
         self.hop = os.path.join(directory, "hop")
         self.skipped: list[str] = []
-        """Why keys that the program named are passed over, for an error that may come."""
+        """Why keys are passed over, for an error that may come."""
+        self.told = False
+        """Whether the server was told a password, or another answer."""
         self._login = login
         self._said = said
         self._questions = questions
         self._connection = connection
         self._given: set[str] = set()
+        # What the server's ssh has asked for already, and after how many tries to be let in.
+        self._asked_before: dict[str, int] = {}
+        # Whether keyboard-interactive has asked for anything.
+        self._asked = False
         self._listener = socket.socket(socket.AF_UNIX)
         try:
             with suppress(FileNotFoundError):
@@ -132,6 +144,7 @@ class Answers:
 
     def _hand_over(self, helper: socket.socket) -> None:
         if self._connection is not None:
+            _look_at(self._connection, self._login)
             socket.send_fds(helper, [b"\0"], [self._connection.fileno()])
             # It is ssh's alone from now on, which tells the server when it closes it.
             self._connection.close()
@@ -146,9 +159,10 @@ class Answers:
         answer = None
         if not of_hop and self._wants_password(text):
             answer = self._known("password", self._login.password)
-        answer = self._ask(text) if answer is None else answer
+        answer = self._ask(text if of_hop else self._again(text)) if answer is None else answer
         if answer is None and not own:
             raise self._unanswered(text, of_hop)
+        self.told = self.told or not of_hop
         return answer  # without a passphrase, ssh passes a key over
 
     def _unknown_host_key(self, text: str) -> LoginError:
@@ -159,7 +173,8 @@ class Answers:
         return self._login.no_trust(errno.EACCES, f"the host key is not accepted: {asked}")
 
     def _unanswered(self, text: str, of_hop: bool) -> LoginError:
-        if "password" in self._given and not of_hop:
+        given = "password" in self._given and self._login.password is not None
+        if given and not of_hop:
             return self._login.no_entry(
                 errno.EACCES,
                 f"the server did not let {self._login.user!r} in with the password, and there is "
@@ -172,20 +187,33 @@ class Answers:
             else "pass password= or prompt=, or a key that opens without"
         )
         asked = printable(text).strip().rstrip(":")[:_MAX_SHOWN]
-        return self._login.no_entry(errno.EACCES, f"there is nobody to ask for {asked!r}: {advice}")
+        nobody = f"there is nobody to ask for {asked!r}"
+        if self._questions.declined:
+            nobody = f"the user gave no answer when asked for {asked!r}"
+        locked = "".join(f". {problem}" for problem in dict.fromkeys(self.skipped))
+        return self._login.no_entry(errno.EACCES, f"{nobody}: {advice}{locked}")
 
     def _passphrase(self, path: str, text: str) -> str | None:
         named = next((k for k in self._login.keyfiles or () if k[:_SHOWN] == path[:_SHOWN]), None)
         tried = f"passphrase of {path}" in self._given and self._login.passphrase is not None
         answer = self._known(f"passphrase of {path}", self._login.passphrase)
-        answer = self._ask(text) if answer is None else answer
-        if not answer and named is not None:
-            if tried and answer is None:
+        answer = self._ask(self._again(text, WRONG_PASSPHRASE)) if answer is None else answer
+        if not answer:
+            if tried and answer is None and named is not None:
                 raise self._login.no_entry(
                     errno.EACCES, f"the passphrase for the key file {named} is wrong"
                 )
-            self.skipped.append(f"the key file {named} is encrypted: pass passphrase= or prompt=")
+            name = named or path
+            self.skipped.append(f"the key file {name} is encrypted: pass passphrase= or prompt=")
         return answer
+
+    def _again(self, text: str, wrong: str = WRONG_PASSWORD) -> str:
+        """Say before a question why it is asked again, where the first answer was wrong."""
+        tries = self._said.answers
+        before = self._asked_before.get(text)
+        self._asked_before[text] = tries
+        same_key = wrong == WRONG_PASSPHRASE and before is not None
+        return f"{wrong}\n{text}" if same_key or (before or tries) < tries else text
 
     def _known(self, name: str, secret: str | None) -> str | None:
         if name in self._given:
@@ -198,7 +226,11 @@ class Answers:
             return bool(_PASSWORD.fullmatch(text))
         host = self._login.host_key_alias or self._login.host
         question = text.removeprefix(f"({self._login.user}@{host}) ")
-        return asks_password(question, echo=False)
+        first, self._asked = not self._asked, True
+        # ssh does not tell whether what is typed may be seen.
+        return asks_password(question, echo=False) or (
+            first and may_ask_password(question, echo=False)
+        )
 
     def _ask(self, text: str) -> str | None:
         return None if self._login.batch_mode else self._questions.prompt(text, echo=False)
@@ -218,3 +250,13 @@ class Answers:
         self._listener.close()
         if self._connection is not None:
             self._connection.close()
+
+
+def _look_at(connection: socket.socket, login: OpenSSHLogin) -> None:
+    """Look at what the server has said by now: ssh would wait for the end of a line."""
+    with suppress(OSError):
+        said = connection.recv(len(ZMTP), socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        if said == ZMTP:
+            raise login.no_connection(
+                errno.EPROTO, f"no SSH server there, or a broken one: {ZMTP_THERE}"
+            )

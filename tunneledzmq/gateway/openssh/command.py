@@ -17,13 +17,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ..config import server_name
+from ...shared.interpreter import find_interpreter, is_called_python
+from ..config import methods_of, server_name
 from ..login import Login, LoginError, Request
 from . import helper
 from .hops import Hops
@@ -50,6 +50,13 @@ _OURS = {
 
 # The same, of versions that have not always been there.
 _OURS_IF_KNOWN = {"ForkAfterAuthentication": "no"}
+
+# By which word each method is allowed.
+_METHODS = {
+    "publickey": "PubkeyAuthentication",
+    "keyboard-interactive": "KbdInteractiveAuthentication",
+    "password": "PasswordAuthentication",
+}
 
 # It is two times faster than OpenSSH's own first choice.
 _FAST_CIPHER = "aes128-gcm@openssh.com"
@@ -105,7 +112,8 @@ def resolve(request: Request) -> OpenSSHLogin:
     found, default = _ask(
         request,
         ssh,
-        [*command, "-G", *destination],
+        # Without -N, it refuses to go to the background (ForkAfterAuthentication).
+        [*command, "-G", "-N", *destination],
         [ssh, "-F", "none", "-G", "-T", "--", request.host],
     )
     known_hosts, identity_files = _files(request, found, default)
@@ -113,6 +121,7 @@ def resolve(request: Request) -> OpenSSHLogin:
         **_OURS,
         **{name: value for name, value in _OURS_IF_KNOWN.items() if name.lower() in found},
         **_defaults(request, found, default),
+        **_methods(request, found),
         **known_hosts,
     }
     if "ServerAliveInterval" in own:
@@ -149,7 +158,7 @@ def resolve(request: Request) -> OpenSSHLogin:
             found.get(name, ["none"]) != ["none"]
             for name in ("proxyjump", "proxycommand", "bindinterface")
         ),
-        hops=Hops(server, ssh, given) if jumps else None,
+        hops=Hops(server, ssh, given, python()) if jumps else None,
         control_path=_users_master(request, found),
     )
 
@@ -180,7 +189,26 @@ def master_command(login: OpenSSHLogin, control_path: str, gateway: str, hop: st
 
 def helper_command(gateway: str, what: str) -> list[str]:
     """Return the command line of :mod:`helper`, which speaks to the gateway."""
-    return [sys.executable, "-I", "-S", os.path.abspath(helper.__file__), gateway, what]
+    return [python(), "-I", "-S", os.path.abspath(helper.__file__), gateway, what]
+
+
+def python() -> str:
+    """Return the interpreter of what ssh is to start for us.
+
+    Raises:
+        LoginError: there is none, or what it is to run is inside a frozen program.
+    """
+    interpreter = find_interpreter()
+    if interpreter is None or not is_called_python(interpreter):
+        interpreter = shutil.which("python3")
+    if interpreter is None or not os.path.exists(helper.__file__):
+        raise LoginError(
+            "GatewayError",
+            errno.ENOTSUP,
+            "backend='openssh' needs a Python interpreter, and a program that is not frozen: use "
+            "backend='sshtunnel'",
+        )
+    return interpreter
 
 
 def _who(request: Request) -> list[str]:
@@ -324,6 +352,22 @@ def _defaults(request: Request, found: Settings, default: Settings) -> dict[str,
         own["Ciphers"] = ",".join([_FAST_CIPHER, *ciphers])
     if found.get("canonicalizehostname") == ["true"]:
         own["CanonicalizeHostname"] = "always"  # "yes" means: without a ProxyCommand
+    return own
+
+
+def _methods(request: Request, found: Settings) -> dict[str, str]:
+    """Let what the program gave be used, whatever the file says."""
+    given = methods_of(request)
+    own = {
+        _METHODS[method]: "yes"
+        for method in given
+        if found.get(_METHODS[method].lower()) in (["no"], ["false"])
+    }
+    if "preferredauthentications" in found:
+        wanted = found["preferredauthentications"][0].split(",")
+        own["PreferredAuthentications"] = ",".join(dict.fromkeys([*wanted, *given]))
+    if request.password is not None and found.get("numberofpasswordprompts") == ["0"]:
+        own["NumberOfPasswordPrompts"] = "1"
     return own
 
 

@@ -9,14 +9,14 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from ...shared.system.account import readable_by_others
-from ..login import Login, LoginError
+from ..login import HUNG_UP, Login, LoginError
 from .said import Said
 
 __all__ = ["changed_host_key", "login_error", "unknown_host_key"]
 
 
 def login_error(
-    login: Login, said: Said, hops: Sequence[Said], skipped: Iterable[str]
+    login: Login, said: Said, hops: Sequence[Said], skipped: Sequence[str], *, told: bool
 ) -> LoginError:
     """Make the error for a login that has failed, out of what ssh says about it.
 
@@ -24,13 +24,14 @@ def login_error(
         login: how to log in.
         said: what it has said.
         hops: what those have said that it started for its hops.
-        skipped: why it has passed keys over, as far as that is known.
+        skipped: why it has passed keys over that the server would have accepted.
+        told: whether the server was told a password.
     """
     for each in (*hops, said):
         if error := _host_key_error(login, each):
             return error
     for each in (*hops, said):
-        if error := _authentication_error(login, each, skipped):
+        if error := _authentication_error(login, each, skipped, told=told and each is said):
             return error
     return _connection_error(login, said, hops)
 
@@ -95,7 +96,9 @@ def _host_key_error(login: Login, said: Said) -> LoginError | None:
     return unknown_host_key(login, unknown[2], unknown[1], _host_key(said))
 
 
-def _authentication_error(login: Login, said: Said, skipped: Iterable[str]) -> LoginError | None:
+def _authentication_error(
+    login: Login, said: Said, skipped: Sequence[str], *, told: bool
+) -> LoginError | None:
     unusable = [*skipped, *_unusable_keyfiles(login.keyfiles or (), said)]
     advice = "".join(f"; {text}" for text in dict.fromkeys(unusable))
     if broken := said.find(r"Received disconnect from .*: ?(Too many authentication failures).*"):
@@ -107,10 +110,16 @@ def _authentication_error(login: Login, said: Said, skipped: Iterable[str]) -> L
     if denied := said.find(r"(.+): Permission denied \(([!-~]*)\)\."):
         who = login.user if denied[1] == f"{login.user}@{login.host}" else denied[1]
         tried = ", ".join(login.keyfiles or ["the default keys"])
+        question = "Is the public key in its authorized_keys, and the user name right?"
+        if skipped:
+            question = "A key that it would accept is locked"
+        elif told:
+            tried += " and the password"
+            question = "Are the password and the user name right?"
         return login.no_entry(
             errno.EACCES,
-            f"the server did not let {who!r} in with {tried}; it accepts {denied[2]}. Is the "
-            f"public key in its authorized_keys, and the user name right?{advice}",
+            f"the server did not let {who!r} in with {tried}; it accepts {denied[2]}. "
+            f"{question}{advice}",
         )
     return None
 
@@ -147,7 +156,17 @@ _NO_WAY = (
 
 # What it says when there is no speaking with the server.
 _NO_SPEAKING = (
-    (r"(Unable to negotiate .*)", errno.EPROTO, "no common algorithms with the server: {}"),
+    (
+        r"(Unable to negotiate .*)",
+        errno.EPROTO,
+        "no common algorithms with the server: {0}{advice}",
+    ),
+    (
+        r"(?:kex_exchange_identification|banner exchange): "
+        r"(?:.*Connection closed by remote host.*|.*Connection reset by peer.*)",
+        errno.EPROTO,
+        HUNG_UP,
+    ),
     (
         r"(?:kex_exchange_identification|banner exchange): (.*)",
         errno.EPROTO,
@@ -162,6 +181,26 @@ _NO_SPEAKING = (
 )
 
 
+# Of ssh_config(5), by what ssh calls an algorithm of each.
+_WORDS = {
+    "key exchange method": "KexAlgorithms",
+    "host key type": "HostKeyAlgorithms",
+    "cipher": "Ciphers",
+    "MAC": "MACs",
+}
+
+
+def _filled(text: str, match: re.Match[str]) -> str:
+    advice = ""
+    offer = re.fullmatch(r".*: no matching (.*) found\. Their offer: ([^, ]+).*", match[0])
+    if offer is not None and offer[1] in _WORDS:
+        word, name = _WORDS[offer[1]], offer[2]
+        write = f"pass ciphers='+{name}'" if word == "Ciphers" else f"write {word} +{name} into the"
+        into = "" if word == "Ciphers" else " config file"
+        advice = f": {write}{into}, if ssh knows it (ssh -Q {word}) and it is to be trusted"
+    return text.format(*match.groups(), advice=advice)
+
+
 def _connection_error(login: Login, said: Said, hops: Sequence[Said]) -> LoginError:
     refused = (hop.find(r"channel \d+: open failed: (.*)") for hop in hops)
     if match := next(filter(None, refused), None):
@@ -171,7 +210,7 @@ def _connection_error(login: Login, said: Said, hops: Sequence[Said]) -> LoginEr
             for each in (*hops, said):
                 if match := find(each, pattern):
                     whose = "" if each is said else "a hop: "
-                    return login.no_connection(code, whose + text.format(*match.groups()))
+                    return login.no_connection(code, whose + _filled(text, match))
     last = "; ".join(each.last for each in (*hops, said) if each.last)
     return login.no_connection(
         errno.EPROTO, f"ssh has ended, after the words {last!r}" if last else "ssh has ended"

@@ -205,7 +205,13 @@ class OpenSSHForwarder:
                 if process.life in ready:
                     _read_to_the_end(process, said)
                     _tell(attempt, said)
-                    raise login_error(self.login, said, Hops.said(answers.hop), answers.skipped)
+                    raise login_error(
+                        self.login,
+                        said,
+                        Hops.said(answers.hop),
+                        answers.skipped,
+                        told=answers.told,
+                    )
                 if answers in ready:
                     # It has said before it asked what it is about.
                     process.read_stderr(said)

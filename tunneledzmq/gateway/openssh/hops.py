@@ -10,7 +10,6 @@ import errno
 import glob
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -41,9 +40,11 @@ class Hops:
         server: for messages.
         ssh: path of ssh.
         flags: the options that hops are to be given; an error if they cannot be.
+        python: path of an interpreter.
     """
 
-    def __init__(self, server: str, ssh: str, flags: Sequence[str]) -> None:
+    def __init__(self, server: str, ssh: str, flags: Sequence[str], python: str) -> None:
+        self._python = python
         self._server = server
         self._ssh = ssh
         self._flags = flags
@@ -86,7 +87,7 @@ class Hops:
 
     def command(self, path: str, arguments: Sequence[str]) -> list[str]:
         """Return the command line of an ssh that starts the program at `path` for its hops."""
-        return [sys.executable, "-I", "-S", "-c", _START, path, self._ssh, *arguments]
+        return [self._python, "-I", "-S", "-c", _START, path, self._ssh, *arguments]
 
     def _fault(self, path: str) -> str:
         # It stands unquoted in a ProxyCommand.

@@ -71,6 +71,9 @@ class Said:
         self.methods: list[str] = []
         """What it has tried to be let in with, the present method last."""
 
+        self.answers = 0
+        """How often the server has said which methods may go on."""
+
         self.names_who_asks = False
         """Whether it writes ``(user@host)`` before a server's question."""
 
@@ -113,6 +116,8 @@ class Said:
             self._steps.append(("banner", text))
         elif text.startswith("Next authentication method: "):
             self.methods.append(text.removeprefix("Next authentication method: "))
+        elif text.startswith("Authentications that can continue: "):
+            self.answers += 1
         elif match := _STDIO_FORWARD.fullmatch(text):
             self._next_remote = (match[1], int(match[2]))
         elif match := _NEW_CHANNEL.fullmatch(text):

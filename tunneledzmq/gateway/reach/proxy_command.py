@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 
 from ...shared.system.descriptors import socketpair
@@ -11,6 +12,11 @@ from ..login import Login, LoginError
 from .shell import ShellCommand
 
 __all__ = ["ProxySocket", "connect_over_command", "explain"]
+
+
+# An ssh that leads to the server (-W), and what it says for want of somebody to ask.
+_SSH = re.compile(r"(?:\S*/)?ssh\s.*-W", re.DOTALL)
+_CANNOT_ASK = re.compile(r"Permission denied|Host key verification failed|passphrase", re.DOTALL)
 
 
 class ProxySocket(socket.socket):
@@ -58,5 +64,11 @@ def explain(error: LoginError, sock: socket.socket | None, login: Login) -> Logi
         return error
     command.end()
     reason = error.message.removeprefix(f"{login.server}: ")
-    text = f"ProxyCommand {login.proxy_command!r} failed ({command.describe()}): {reason}"
+    said = command.describe()
+    text = f"ProxyCommand {login.proxy_command!r} failed ({said}): {reason}"
+    if _SSH.match(login.proxy_command or "") and _CANNOT_ASK.search(said):
+        text += (
+            ". There is no terminal at which it could ask; over a ProxyJump, or jump=, what a hop "
+            "wants is asked for"
+        )
     return login.no_connection(error.errno, text)

@@ -7,8 +7,9 @@ import subprocess
 import tempfile
 import threading
 from contextlib import suppress
-from typing import Any
+from typing import IO, Any
 
+from ...shared.directory import choose_base
 from ...shared.system.job import Job, read_end
 from ...shared.text import printable
 
@@ -20,6 +21,13 @@ _SAID_TAIL = 1000
 # Seconds for a command to end by itself when its input ends, and then on SIGHUP.
 _END_GRACE = 0.2
 _HANGUP_GRACE = 0.3
+
+
+def _open_file() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except FileNotFoundError:  # $TMPDIR and the usual places will not do
+        return tempfile.TemporaryFile(dir=choose_base())
 
 
 class ShellCommand:
@@ -52,7 +60,7 @@ class ShellCommand:
         # Its exit status, negative for a signal; `None` as long as it runs, and if we ended it.
         self.status: int | None = None
         # A file, since a pipe must be read by somebody as long as there is anything that writes.
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        self._stderr = _open_file()
         try:
             self._job = Job(command, directory, stdin=stdin, stdout=stdout, stderr=self._stderr)
         except BaseException:

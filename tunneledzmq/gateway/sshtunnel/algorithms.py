@@ -15,9 +15,6 @@ __all__ = ["apply_list", "choose_algorithms", "order_by_known"]
 # Ciphers of OpenSSH that paramiko lacks: they may stand in a list that has others too.
 _OTHER_CIPHERS = ("chacha20-poly1305@openssh.com", "rijndael-cbc@lysator.liu.se")
 
-# The same algorithm by the name that it had before RFC 8731.
-_OLD_NAMES = {"curve25519-sha256": "curve25519-sha256@libssh.org"}
-
 
 def choose_algorithms(
     transport: paramiko.Transport, login: Login, known_types: Collection[str]
@@ -75,7 +72,7 @@ def apply_list(spec: Sequence[str], default: Iterable[str], known: Iterable[str]
         known: all that there are. Other names in the list are left out.
     """
     sign = spec[0][0] if spec and spec[0].startswith(("+", "-", "^")) else ""
-    patterns = [_OLD_NAMES.get(item, item) for item in (spec[0].removeprefix(sign), *spec[1:])]
+    patterns = [spec[0].removeprefix(sign), *spec[1:]]
     known, default = list(known), list(default)
     if sign == "-":
         return [name for name in default if not match_list(name, ",".join(patterns))]

@@ -27,6 +27,17 @@ from .transport import ForwardTransport
 __all__ = ["TunnelForwarder"]
 
 
+_logger = logging.getLogger("tunneledzmq.sshtunnel")
+
+
+def _is_true(record: logging.LogRecord) -> bool:
+    # The config file has been read, by us.
+    return not record.getMessage().startswith("Skipping loading of ssh configuration file")
+
+
+_logger.addFilter(_is_true)
+
+
 class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
     """An ``SSHTunnelForwarder`` whose listeners outlive its SSH sessions.
 
@@ -48,7 +59,7 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
             compression=login.compression,
             set_keepalive=0.0,
             threaded=False,
-            logger=logging.getLogger("tunneledzmq.sshtunnel"),
+            logger=_logger,
         )
         self.login = login
         self._learned = Learned()

@@ -7,10 +7,11 @@ import errno
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
-from ...shared.text import printable
-from ..login import Learned, Login, LoginError
+from ...shared.text import because, printable
+from ..login import HUNG_UP, Learned, Login, LoginError
 from ..trust.host_key import check_host_key, load_known, load_revoked
 from .algorithms import choose_algorithms
+from .offer import no_common_algorithm
 from .transport import ForwardTransport
 
 __all__ = ["handshake"]
@@ -34,7 +35,9 @@ def handshake(transport: ForwardTransport, login: Login, learned: Learned) -> bo
         key = transport.get_remote_server_key()
     except IncompatiblePeer as exc:
         raise login.no_connection(
-            errno.EPROTO, f"no common algorithms with the server: {printable(str(exc))}"
+            errno.EPROTO,
+            "no common algorithms with the server: "
+            f"{no_common_algorithm(transport) or printable(str(exc))}",
         ) from exc
     except (paramiko.SSHException, EOFError, OSError) as exc:
         raise _no_ssh(transport, login, exc) from exc
@@ -45,12 +48,13 @@ def handshake(transport: ForwardTransport, login: Login, learned: Learned) -> bo
 
 def _no_ssh(transport: ForwardTransport, login: Login, exc: Exception) -> LoginError:
     text = printable(str(exc))
+    if isinstance(exc, (ConnectionError, EOFError)) and not transport.remote_version:
+        code = errno.EPROTO if isinstance(exc, EOFError) else errno.ECONNRESET
+        return login.no_connection(code, HUNG_UP)
     if isinstance(exc, ConnectionError) or (isinstance(exc, EOFError) and transport.remote_version):
         return login.no_connection(
             errno.ECONNRESET, "the server closed the connection before the login"
         )
     if "No existing session" in text:  # start_client() ran out of time
         return login.timed_out("banner" if transport.remote_version else "connect")
-    return login.no_connection(
-        errno.EPROTO, f"no SSH server there, or a broken one: {text or 'it hung up'}"
-    )
+    return login.no_connection(errno.EPROTO, because("no SSH server there, or a broken one", text))

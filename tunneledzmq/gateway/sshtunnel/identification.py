@@ -12,10 +12,15 @@ from paramiko.ssh_exception import IncompatiblePeer, SSHException
 
 from ...shared.text import printable
 
-__all__ = ["MAX_LINE", "read_identification"]
+__all__ = ["MAX_LINE", "ZMTP", "ZMTP_THERE", "check_beginning", "read_identification"]
 
 MAX_LINE = 8192
 """Bytes of a line at most (SSH_MAX_BANNER_LEN), its end left out."""
+
+ZMTP = b"\xff\0"
+"""How all ZeroMQ sockets begin."""
+
+ZMTP_THERE = "a ZeroMQ socket listens there; are the address and ssh= the wrong way round?"
 
 # Lines up to the identification (SSH_MAX_PRE_BANNER_LINES).
 _MAX_LINES = 1024
@@ -33,15 +38,33 @@ def read_identification(read_line: Callable[[], bytes], tell: Callable[[str], No
     Raises:
         SSHException: there is none, or one of another protocol.
     """
+    first = ""
     for _ in range(_MAX_LINES):
-        line = read_line().rstrip(b"\r")
+        try:
+            line = read_line().rstrip(b"\r")
+        except EOFError:
+            if first:
+                raise SSHException(f"it says '{first}', and hangs up") from None
+            raise
         if len(line) > MAX_LINE or b"\r" in line or b"\0" in line:
             raise SSHException("what it says before its identification is no text")
         if line.startswith(b"SSH-") and line != b"SSH-":
             _check(line)
             return line
+        first = first or printable(line).strip()
         tell(f"before its identification: {printable(line)}")
     raise SSHException(f"no identification in its first {_MAX_LINES} lines")
+
+
+def check_beginning(data: bytes) -> None:
+    """Look at what the server says first: what is known by that need not be waited for.
+
+    Raises:
+        SSHException: it is no SSH server.
+    """
+    # The signature of ZMTP 2.0 and later (ZeroMQ RFC 15), which is no text.
+    if data.startswith(ZMTP):
+        raise SSHException(ZMTP_THERE)
 
 
 def _check(line: bytes) -> None:

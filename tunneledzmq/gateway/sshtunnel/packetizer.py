@@ -20,7 +20,7 @@ from ..traffic.pump import Pump
 from ..traffic.transport import Channel
 from .ciphers import EtmOpener, EtmSealer, GcmOpener, GcmSealer, Opener, Sealer
 from .compression import Decompressor
-from .identification import MAX_LINE
+from .identification import MAX_LINE, check_beginning
 from .link import Link
 from .message import FarMessage
 
@@ -100,6 +100,7 @@ class LinkPacketizer(Packetizer):  # type: ignore[misc]
         link = self._link
         while True:
             begun = bytes(link.buffer[link.start : min(link.end, link.start + MAX_LINE + 2)])
+            check_beginning(begun)
             line, newline, _ = begun.partition(b"\n")
             if newline:
                 link.start += len(line) + 1

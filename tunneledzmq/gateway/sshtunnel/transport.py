@@ -90,6 +90,22 @@ CIPHERS = (
 )
 
 
+# paramiko knows the method by the name that it had before RFC 8731 alone, which newer servers may
+# leave out.
+_CURVE, _OLD_CURVE = "curve25519-sha256", "curve25519-sha256@libssh.org"
+
+
+def _with_curve() -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Return the key exchange methods that are offered, and all that there are."""
+    preferred = tuple(paramiko.Transport._preferred_kex)
+    known = dict(paramiko.Transport._kex_info)
+    if _OLD_CURVE in known and _CURVE not in known:
+        known[_CURVE] = known[_OLD_CURVE]
+        at = preferred.index(_OLD_CURVE)
+        preferred = (*preferred[:at], _CURVE, *preferred[at:])
+    return preferred, known
+
+
 class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
     """An SSH session for ``direct-tcpip`` channels.
 
@@ -101,6 +117,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
 
     packetizer: LinkPacketizer
     auth_handler: Userauth
+    _preferred_kex, _kex_info = _with_curve()
 
     def __init__(
         self,
@@ -126,6 +143,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         self._asked: deque[tuple[float, Callable[[float | None], None] | None]] = deque()
         # What the server said when it ended the session, if it did.
         self.disconnect_reason = ""
+        self.offer: dict[str, list[str]] = {}
+        """The algorithms that the server offers, by paramiko's names for the lists."""
         # The host key that was verified; a key exchange must not bring another one.
         self._pinned: bytes | None = None
 
@@ -347,6 +366,11 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         message = _message(MSG_UNIMPLEMENTED)
         message.add_int(m.seqno)
         self.send(message)
+
+    def _parse_kex_init(self, m: Message) -> None:
+        # For an error that may come, read by itself: paramiko drops what it has read then.
+        self.offer = self._really_parse_kex_init(FarMessage(m.get_remainder(), m.seqno))
+        super()._parse_kex_init(m)
 
     def _parse_ext_info(self, msg: Message) -> None:
         count = msg.get_int()

@@ -18,8 +18,12 @@ __all__ = ["STALL_TIMEOUT", "Ending", "Owes", "is_given_up"]
 # Seconds of the program's that libzmq may need more than its interval.
 _MARGIN = 0.3
 
-# Seconds of the program's for which connections wait before they are sent away: none for the first,
-# then doubling.
+# Seconds of the program's until libzmq is sure to have seen that it is to end. Before that, it may
+# come though it has nothing to send, and a broken connection has XSUB throw away what it has.
+_UNAWARE = 0.2
+
+# Seconds of the program's for which connections wait before they are sent away: hardly any for the
+# first, then doubling.
 _FIRST_HOLD = 1.0
 _LONGEST_HOLD = 20.0
 
@@ -63,6 +67,10 @@ class Ending:
     With LINGER 0, or a tunnel that is cut, nothing is owed: it ends with its last connection. It
     does so too when the program has ended.
 
+    Where there is no way to the peer, it is refused at first: until it is sure to have seen that it
+    is to end, its coming tells nothing. From then on it is held, since it comes only if it has
+    something to send.
+
     A libzmq that has nothing to send closes no connection on which the peer has not greeted it yet;
     it does not come back when such a one is broken. So who waits for a way to the peer is sent away
     now and then: only those come back who have something to send.
@@ -71,23 +79,38 @@ class Ending:
         how: how it is given up.
         linger: milliseconds for which libzmq may go on sending; -1 for ever.
         pace: how libzmq connects.
-        away: seconds for which libzmq has been refused by now; 0 if it has a connection.
         clock: the program's clock, as in all methods.
     """
 
-    def __init__(self, how: How, linger: int, pace: Pace, away: float, clock: float) -> None:
+    def __init__(self, how: How, linger: int, pace: Pace, clock: float) -> None:
         self.how = how
         self.linger = linger / 1000 if linger >= 0 else float("inf")
         self._pace = pace
         self._closed_at = self._without_since = clock
-        self._patience = pace.longest(away) + _MARGIN
+        self._patience = pace.longest(0.0) + _MARGIN
+        self.holds = False
+        """Whether libzmq is held where there is no way to the peer, and not refused."""
         self._final = False
-        self._hold = 0.0
+        self._hold = _UNAWARE
 
     @property
     def owing(self) -> bool:
         """Whether libzmq may still have something for the peer that it has not written yet."""
         return self.how is not How.CUT and self.linger > 0 and not self._final
+
+    def may_hold(self, clock: float) -> bool:
+        """Tell whether libzmq is sure to have seen that it is to end."""
+        return self.owing and clock >= self._closed_at + _UNAWARE
+
+    def hold(self, clock: float, away: float) -> None:
+        """Note that from now on libzmq is held.
+
+        Args:
+            clock: the program's.
+            away: seconds for which it has been refused by now; 0 if it has a connection.
+        """
+        self.holds = True
+        self.broke(clock, away)
 
     def closed(self, clock: float, *, greeted: bool) -> None:
         """Note that libzmq has closed a connection that nobody else had ended.
@@ -109,15 +132,16 @@ class Ending:
         self._without_since = clock
         self._patience = self._pace.longest(away) + _MARGIN
 
-    def sends_away(self, waited: float, *, greeted: bool) -> bool:
+    def sends_away(self, clock: float, since: float, *, greeted: bool) -> bool:
         """Tell whether a connection is broken that waits for a way to the peer.
 
         Args:
-            waited: seconds of the program's for which it has waited.
+            clock: the program's.
+            since: of that clock, when it came.
             greeted: whether libzmq has greeted, so that it is known what it sends.
         """
         hold = self._hold if greeted else max(self._hold, _FIRST_HOLD)
-        if waited < hold or not self._pace.retries:
+        if clock < max(since, self._closed_at) + hold or not self._pace.retries:
             return False
         self._hold = min(max(2 * self._hold, _FIRST_HOLD), _LONGEST_HOLD)
         return True
@@ -134,9 +158,8 @@ class Ending:
             return False
         if orphaned or not self.owing:
             return True
-        return clock >= min(
-            self._without_since + self._patience, self._closed_at + self.linger + _MARGIN
-        )
+        lingered = clock >= self._closed_at + self.linger + _MARGIN
+        return lingered or (self.holds and clock >= self._without_since + self._patience)
 
 
 def is_given_up(

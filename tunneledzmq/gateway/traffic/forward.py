@@ -80,8 +80,8 @@ class Forward:
     while                                                a connection of libzmq
     ===================================================  =====================================
     the server reaches the peer                          is carried
-    it does not, and libzmq gives the tunnel up with     waits: that it comes, again and again,
-    something left to send                               tells that it is not through yet
+    it does not, and libzmq has given the tunnel up      waits: that it comes, again and again,
+    with something left to send                          tells that it is not through yet
     it has not answered yet, and libzmq will not retry   waits
     or has come before the gateway was there
     otherwise                                            is refused, as over TCP
@@ -115,6 +115,8 @@ class Forward:
         self.pace = pace
         self.for_gateway = for_gateway
         self.ending: Ending | None = None
+        self.terminated = False
+        """Whether the context has ended: libzmq comes no more."""
         self._host = host
         self._owner = owner
         self._server: TCPServer | StreamServer | None = None
@@ -184,7 +186,9 @@ class Forward:
     @property
     def _holds(self) -> bool:
         if self.ending is not None:
-            return self.ending.owing
+            # Who waits already goes on waiting.
+            waits = self.ending.holds or self.for_gateway or bool(self._visitors)
+            return waits and self.ending.owing
         return self.for_gateway or self._waits_for_answer
 
     def update(self) -> None:
@@ -200,8 +204,7 @@ class Forward:
         listens = carries or self._holds
         if not listens:
             # What has been written already waits for the peer here.
-            for visitor in [visitor for visitor in self._visitors if not visitor.has_data]:
-                self._drop(visitor)
+            self._drop_without_data()
         self._listen(listens)
 
     def _listen(self, listens: bool) -> None:
@@ -238,12 +241,16 @@ class Forward:
 
     def ready(self, events: int) -> None:
         """Accept a connection of libzmq."""
+        self._accept()
+
+    def _accept(self) -> bool:
+        """Accept a connection of libzmq, and tell whether there was one."""
         if self._server is None:
-            return
+            return False
         try:
             request, _ = self._server.get_request()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return
+            return False
         except OSError as exc:
             # Out of descriptors: it would be ready again and again.
             self._host.pump.watch(self, 0)
@@ -252,13 +259,14 @@ class Forward:
                 self._short = True
                 self._host.on_trouble(self, f"cannot accept a connection: {exc}")
             self._host.on_change(self)
-            return
+            return False
         self._short = False
         if self._owner is None:
             self._admit(request)
         else:
             self._strangers.add(request)
             self._host.doorkeeper.ask(request, self._owner, partial(self._on_asked, request))
+        return True
 
     def _on_asked(self, request: socket.socket, ours: bool) -> None:
         """Let a connection in, or send it away, now that it is known whose it is."""
@@ -292,19 +300,37 @@ class Forward:
         for visitor in [visitor for visitor in self._visitors if visitor.gone]:
             self._drop(visitor)
 
+    def _drop_without_data(self) -> None:
+        """Send those away who have written nothing for the peer: they come back."""
+        for visitor in list(self._visitors):
+            visitor.read()  # it may have come with its connection
+            if not visitor.has_data:
+                self._drop(visitor)
+
     def _drop(self, visitor: Visitor) -> None:
         self._visitors.discard(visitor)
         visitor.close()
         if self.ending is not None:
             self.ending.broke(self._host.program_clock)
 
+    def _hold(self) -> None:
+        """Hold libzmq's connections as soon as they tell that it has something to send."""
+        clock = self._host.program_clock
+        if self.ending is not None and not self.ending.holds and self.ending.may_hold(clock):
+            self.ending.hold(clock, self._away)
+            self.update()
+
+    @property
+    def _away(self) -> float:
+        """Seconds for which libzmq has been refused by now."""
+        return 0.0 if self.connections else time.monotonic() - self._last_used
+
     def _send_away(self) -> None:
         """Find out which of those who wait have something to send: they come back."""
         if self.ending is not None and not self.for_gateway:
             clock = self._host.program_clock
             for visitor in [visitor for visitor in self._visitors if not visitor.has_data]:
-                waited = clock - visitor.since
-                if self.ending.sends_away(waited, greeted=visitor.has_greeted):
+                if self.ending.sends_away(clock, visitor.since, greeted=visitor.has_greeted):
                     self._drop(visitor)
 
     def _carry(self, sock: socket.socket, early: bytes) -> None:
@@ -326,14 +352,23 @@ class Forward:
         while self._strangers:
             self._strangers.pop().close()
 
+    def _accept_all(self) -> None:
+        """Accept who has come by now."""
+        while self._server is not None and self._server.listening and self._accept():
+            pass
+
+    def orphan(self) -> None:
+        """Take what libzmq has written before the program ended, and nothing new."""
+        self._accept_all()
+        self.stop_listening()
+
     def stop_listening(self) -> None:
         """Give the endpoint up; connections go on."""
         if self._server is not None:
             self._host.pump.forget(self)
             self._host.listeners.drop_server(self._server)
             self._server = None
-            for visitor in [visitor for visitor in self._visitors if not visitor.has_data]:
-                self._drop(visitor)
+            self._drop_without_data()
 
     def close_all(self) -> None:
         """Give everything up: the tunnel has ended."""
@@ -415,8 +450,11 @@ class Forward:
             how: how it does.
             linger: milliseconds for which it may go on sending; -1 for ever.
         """
-        away = 0.0 if self.connections else time.monotonic() - self._last_used
-        self.ending = Ending(how, linger, self.pace, away, self._host.program_clock)
+        self._accept_all()
+        clock = self._host.program_clock
+        before, self.ending = self.ending, Ending(how, linger, self.pace, clock)
+        if before is not None and before.holds:
+            self.ending.hold(clock, self._away)  # disconnected before it was closed
         for delivery in list(self._deliveries):
             delivery.close()
         self.update()
@@ -446,6 +484,7 @@ class Forward:
         self._drop_gone()
         if self.ending is None and not orphaned:
             return next_look
+        self._hold()
         self._send_away()
         if orphaned:
             self.stop_listening()

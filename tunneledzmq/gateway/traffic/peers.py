@@ -103,8 +103,7 @@ class Peer:
     def join(self, forward: Guest) -> None:
         """Lead a tunnel here."""
         self.forwards.add(forward)
-        if self._search.sight is Sight.AWAY:
-            self._search.hurry(time.monotonic(), self._pace)
+        self._search.hurry(time.monotonic(), self._pace)
         self.look()
 
     def leave(self, forward: Guest) -> None:
@@ -214,7 +213,7 @@ class Peer:
         if connection in self._open:
             self._open.discard(connection)
             if not self._open:
-                self._search.lost(time.monotonic(), self._pace)
+                self._lost(time.monotonic())
                 self._tell()
 
     def _on_ended(self, connection: Connection, end: End, reason: str) -> None:
@@ -244,7 +243,12 @@ class Peer:
             self._search.refused(now, self._pace, random.random())
             self._on_refused(reason)
         elif not self._open and (unused or end is not End.LIBZMQ or connection.silent):
-            self._search.lost(now, self._pace)
+            self._lost(now)
+
+    def _lost(self, now: float) -> None:
+        transport = self._peers.transport
+        round_trip = 0.0 if transport is None else transport.path.round_trip
+        self._search.lost(now, self._pace, round_trip)
 
     def _on_refused(self, reason: str) -> None:
         # Once: it is asked again and again.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...shared.text import printable
+from ...shared.text import because, printable
 
 __all__ = ["CONNECT_FAILED", "PROHIBITED", "refusal"]
 
@@ -14,10 +14,11 @@ def refusal(code: int, reason: str | bytes) -> str:
     """Return the words for the server's `code` and `reason`."""
     text = printable(reason.strip())
     if code == PROHIBITED:
-        return (
+        return because(
             "the server forbids forwarding to it (administratively prohibited; see "
-            f"AllowTcpForwarding and PermitOpen in its sshd_config): {text}"
+            "AllowTcpForwarding and PermitOpen in its sshd_config)",
+            text,
         )
     if code == CONNECT_FAILED:
-        return f"the server cannot connect to it; it may not be up yet: {text}"
-    return f"the server opens no channel to it: {text} (code {code})"
+        return because("the server cannot connect to it; it may not be up yet", text)
+    return because(f"the server opens no channel to it (code {code})", text)

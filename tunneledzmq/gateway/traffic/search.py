@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 __all__ = ["Pace", "Search", "Sight"]
 
+# Seconds that an answer may come before it is needed.
+_LEAD = 0.003
+
 _NEVER = float("inf")
 
 
@@ -68,10 +71,14 @@ class Search:
     ASKED     it reaches the peer            THERE     none
     any       it refuses                     AWAY      after RECONNECT_IVL, which doubles up
                                                        to RECONNECT_IVL_MAX
-    THERE     the peer ended a connection    UNKNOWN   at once, but not sooner than after
-                                                       RECONNECT_IVL since the last question
-    AWAY      a new tunnel leads to it       AWAY      likewise
+    THERE     the peer ended a connection    UNKNOWN   so that the answer is there after
+                                                       RECONNECT_IVL, when libzmq comes back
+    UNKNOWN,  a new tunnel leads to it       the same  at once, but not sooner than after
+    AWAY                                               RECONNECT_IVL since the last question
     ========  =============================  ========  ==================================
+
+    A peer that has just ended a connection may be on its way out, and still accept others: so it
+    is not asked before libzmq would have come over TCP.
     """
 
     sight: Sight
@@ -110,15 +117,22 @@ class Search:
         jitter = pace.reconnect_ivl * chance if pace.reconnect_ivl_max <= 0 else 0.0
         self.next_question = now + self._interval + jitter
 
-    def lost(self, now: float, pace: Pace) -> None:
-        """Note that the peer has ended its last connection: it may be gone, or wait for another."""
+    def lost(self, now: float, pace: Pace, round_trip: float) -> None:
+        """Note that the peer has ended its last connection: it may be gone, or wait for another.
+
+        Args:
+            now: the time.
+            pace: that of the most eager tunnel.
+            round_trip: seconds that the server takes to answer.
+        """
         if self.sight is Sight.THERE:
             self.sight = Sight.UNKNOWN
-            self.next_question = max(now, self._asked_at + pace.first)
+            in_time = now + max(0.0, pace.first - round_trip - _LEAD)
+            self.next_question = max(in_time, self._asked_at + pace.first)
 
     def hurry(self, now: float, pace: Pace) -> None:
         """Ask soon: there is a new tunnel, for which libzmq connects at once."""
-        if self.sight is Sight.AWAY:
+        if self.sight in (Sight.UNKNOWN, Sight.AWAY):
             soon = max(now, self._asked_at + pace.first)
             self.next_question = min(self.next_question, soon)
             self._interval = 0.0

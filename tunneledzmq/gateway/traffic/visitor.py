@@ -50,17 +50,25 @@ class Visitor:
 
     def ready(self, events: int) -> None:
         """Read what libzmq sends before the peer has greeted it."""
+        if self.read():
+            self._on_read()
+
+    def read(self) -> bool:
+        """Read what libzmq has sent by now; tell whether there was something, or its end."""
+        size = EARLY_SIZE - len(self._early)
+        if self._eof or not size:
+            return False
         try:
-            data = self._sock.recv(EARLY_SIZE - len(self._early))
+            data = self._sock.recv(size)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError:
             data = b""
         self._early += data
         self._eof = not data
-        if self._eof or len(self._early) == EARLY_SIZE:
+        if self._eof or len(data) == size:
             self._pump.watch(self, 0)
-        self._on_read()
+        return True
 
     @property
     def has_greeted(self) -> bool:

@@ -7,12 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import IO
 
-__all__ = ["deafen", "let_go_of_stderr", "open_control", "raise_limits", "start"]
+__all__ = [
+    "CAN_PROVE",
+    "deafen",
+    "kill_all",
+    "let_go_of_stderr",
+    "open_control",
+    "raise_limits",
+    "start",
+]
 
 # Not SIG_IGN, which the commands of a config file would inherit.
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
@@ -30,30 +38,40 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 
 if sys.platform == "win32":
+    CAN_PROVE = False
 
     def start(
-        code: str, arguments: Sequence[str], control: socket.socket, lock: int, stderr: IO[bytes]
+        command: Sequence[str],
+        arguments: Sequence[str],
+        control: socket.socket,
+        held: Sequence[int],
+        stderr: IO[bytes],
+        environment: Mapping[str, str],
     ) -> subprocess.Popen[bytes]:
         """Start a process that runs Python code, out of reach of Ctrl-C and without a window.
 
         Args:
-            code: what it runs; its first argument is for :func:`open_control`.
-            arguments: the others.
+            command: the interpreter, and what stands before the number for :func:`open_control`.
+            arguments: what stands behind it.
             control: the socket that it gets.
-            lock: a descriptor that it holds as long as it lives, where it must.
+            held: descriptors that it inherits, where it can.
             stderr: its standard error.
+            environment: its environment.
 
         Raises:
             OSError: it cannot be started.
         """
         # In a virtual environment, sys.executable starts another process, of which we would not
         # know the number.
-        python = getattr(sys, "_base_executable", None) or sys.executable
+        python, *rest = command
+        if python == sys.executable:
+            python = getattr(sys, "_base_executable", None) or python
         process = subprocess.Popen(
-            [python, "-I", "-c", code, "0", *arguments],
+            [python, *rest, "0", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
+            env=environment,
             # Without a console, and so without a process that sees to one.
             creationflags=subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP,
             cwd=os.environ.get("SYSTEMDRIVE", "C:") + "\\",
@@ -75,6 +93,11 @@ if sys.platform == "win32":
             raise SystemExit
         return socket.fromshare(bytes.fromhex(given.decode()))
 
+    def kill_all(process: subprocess.Popen[bytes]) -> None:
+        """End a process that was started here."""
+        process.kill()
+        process.wait()
+
     def raise_limits() -> None:
         """There is none to raise."""
 
@@ -86,27 +109,37 @@ if sys.platform == "win32":
 else:
     import resource
 
+    CAN_PROVE = True
+    """Whether a process can have descriptors to give a proof by."""
+
     def start(
-        code: str, arguments: Sequence[str], control: socket.socket, lock: int, stderr: IO[bytes]
+        command: Sequence[str],
+        arguments: Sequence[str],
+        control: socket.socket,
+        held: Sequence[int],
+        stderr: IO[bytes],
+        environment: Mapping[str, str],
     ) -> subprocess.Popen[bytes]:
         """Start a process that runs Python code, out of reach of Ctrl-C and without a window.
 
         Args:
-            code: what it runs; its first argument is for :func:`open_control`.
-            arguments: the others.
+            command: the interpreter, and what stands before the number for :func:`open_control`.
+            arguments: what stands behind it.
             control: the socket that it gets.
-            lock: a descriptor that it holds as long as it lives, where it must.
+            held: descriptors that it inherits, where it can.
             stderr: its standard error.
+            environment: its environment.
 
         Raises:
             OSError: it cannot be started.
         """
         return subprocess.Popen(
-            [sys.executable, "-I", "-c", code, str(control.fileno()), *arguments],
+            [*command, str(control.fileno()), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            pass_fds=(control.fileno(), lock),
+            pass_fds=(control.fileno(), *held),
+            env=environment,
             start_new_session=True,
             cwd="/",
         )
@@ -114,6 +147,12 @@ else:
     def open_control(number: int) -> socket.socket:
         """Return the socket that :func:`start` gave to this process."""
         return socket.socket(fileno=number)
+
+    def kill_all(process: subprocess.Popen[bytes]) -> None:
+        """End a process that was started here, with all that it has started."""
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def raise_limits() -> None:
         """Make room for descriptors: each connection takes one, and each tunnel another."""

@@ -1,4 +1,4 @@
-"""Whether there is a terminal, and how one asks there."""
+"""Asking at the terminal of this program."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ if sys.platform == "win32":
         """Ask for a secret, or with `echo` for something that may be seen.
 
         Returns:
-            The answer; `None` without a terminal, and at the end of input (Ctrl-Z).
+            The answer; `None` where the terminal is another program's at the moment.
+
+        Raises:
+            EOFError: there was none (Ctrl-Z).
+            OSError: there is no terminal.
         """
-        try:
-            with open("CONIN$", encoding="utf-8") as terminal:
-                if not echo:
-                    return getpass.getpass(text)
-                with open("CONOUT$", "w", encoding="utf-8") as screen:
-                    screen.write(text)
-                line = terminal.readline()
-        except (OSError, EOFError):
-            return None
-        return line.rstrip("\r\n") if line else None
+        with open("CONIN$", encoding="utf-8") as terminal:
+            if not echo:
+                return getpass.getpass(text)
+            with open("CONOUT$", "w", encoding="utf-8") as screen:
+                screen.write(text)
+            line = terminal.readline()
+        if not line:
+            raise EOFError
+        return line.rstrip("\r\n")
 
 else:
     from io import RawIOBase
@@ -34,21 +37,18 @@ else:
         """Ask for a secret, or with `echo` for something that may be seen.
 
         Returns:
-            The answer; `None` without a terminal, where it is another program's at the moment, and
-            at the end of input (Ctrl-D).
+            The answer; `None` where the terminal is another program's at the moment.
+
+        Raises:
+            EOFError: there was none (Ctrl-D).
+            OSError: there is no terminal.
         """
-        try:
-            terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
-        except OSError:
-            return None
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
         with open(terminal, "r+b", buffering=0) as raw:
             # A program in the background would be stopped, not asked.
             if os.tcgetpgrp(raw.fileno()) != os.getpgrp():
                 return None
-            try:
-                return _read_visibly(raw, text) if echo else getpass.getpass(text)
-            except EOFError:
-                return None
+            return _read_visibly(raw, text) if echo else getpass.getpass(text)
 
     def _read_visibly(terminal: RawIOBase, text: str) -> str:
         terminal.write(text.encode())

@@ -1,0 +1,39 @@
+"""`python -m tunneledzmq demo`: the first impression."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.peers import ROOT
+
+
+@pytest.mark.parametrize("server", ["sshd", "embedded"])
+def test_the_demo_fits_in_60_columns(need_sshd: None, tmp_path: Path, server: str) -> None:
+    arguments = ["--embedded"] if server == "embedded" else []
+    results = tmp_path / "results.json"
+    demo = subprocess.run(
+        [
+            *(sys.executable, "-m", "tunneledzmq", "demo", "--seconds", "0.1"),
+            *("--json", str(results), *arguments),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "60"},
+        capture_output=True,
+        text=True,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert max(map(len, demo.stdout.splitlines())) <= 60
+    assert ("OpenSSH's sshd on this machine" in demo.stdout) == (server == "sshd")
+    assert ("since\nit is Python" in demo.stdout) == (server == "embedded")
+    for words in ("up: from here to the peer", "the median", "tunneledzmq check", "STILL"):
+        assert (words in demo.stdout) == (words != "STILL")
+    # No line is broken that is meant to be copied.
+    [connect] = [line for line in demo.stdout.splitlines() if "sock.connect(" in line]
+    assert connect.startswith('    sock.connect("tcp://') and connect.endswith('",')
+    assert None not in json.loads(results.read_text())["gone"].values()

@@ -1,0 +1,77 @@
+"""A program that PyInstaller has frozen.
+
+To build one takes a minute and PyInstaller: `pip install pyinstaller`, as CI does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.logins import arguments_for
+from tests.peers import ROOT, Peer
+from tests.programs import Program
+from tests.sshd import OpenSSHServer
+
+pytest.importorskip("PyInstaller", reason="to run this: pip install pyinstaller")
+
+pytestmark = pytest.mark.timeout(600)
+
+SOURCE = """
+import json, logging, sys
+import zmq
+from tunneledzmq import SSHOptions, TunneledContext
+
+logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout)
+addr, arguments = json.loads(sys.argv[1])
+with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+    sock.connect(addr, ssh=SSHOptions(**arguments))
+    sock.send(b"hello")
+    print(sock.recv().decode(), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program, as it is given to users."""
+    directory = tmp_path_factory.mktemp("frozen")
+    (directory / "app.py").write_text(SOURCE)
+    built = subprocess.run(
+        [
+            *(sys.executable, "-m", "PyInstaller", "--onefile", "--log-level", "WARN"),
+            *("--paths", ROOT, "--name", "app", "app.py"),
+        ],
+        cwd=directory,
+        env={**os.environ, "PYINSTALLER_CONFIG_DIR": str(directory / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    return directory / "dist" / "app"
+
+
+def test_a_frozen_program_is_started_once(
+    program: Path, openssh: OpenSSHServer, echo: Peer
+) -> None:
+    with Program(
+        [program, json.dumps([echo.address, arguments_for(openssh)])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdin and running.stdout
+        warning = running.stdout.readline()
+        assert warning.startswith("WARNING gateways live in threads of this program")
+        assert running.stdout.readline() == "hello\n"
+        # The one that was started has unpacked the program, and waits for it.
+        assert len(psutil.Process(running.pid).children(recursive=True)) == 1
+        output, errors = running.communicate(timeout=30)
+        assert (running.returncode, output, errors) == (0, "", "")

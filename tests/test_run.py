@@ -1,0 +1,210 @@
+"""``tunneledzmq run``: unchanged programs, through an SSH server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.peers import ROOT, Peer
+from tests.polling import wait_until
+from tests.programs import Program
+from tests.sshd import OpenSSHServer
+from tunneledzmq.run.settings import excepted
+
+ASK = """
+import sys, zmq
+with zmq.Context() as ctx, ctx.socket(zmq.REQ) as sock:
+    sock.setsockopt(zmq.RCVTIMEO, 10_000)
+    sock.setsockopt(zmq.LINGER, 0)
+    sock.connect(sys.argv[1])
+    sock.send(b"hello")
+    print(sock.recv().decode(), len(getattr(sock, "tunnels", [])))
+"""
+
+
+def start(server: Any, *words: str, env: Any = None, **kwargs: Any) -> Program[str]:
+    """Start `run` with these words, after those that log in."""
+    login = ("--ssh", server.server, "-i", server.keyfile, "-F", "none")
+    known = ("--known-hosts", server.known_hosts)
+    return Program(
+        [sys.executable, "-m", "tunneledzmq", "run", *login, *known, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+        **kwargs,
+    )
+
+
+def run(server: Any, *words: str, status: int = 0, env: Any = None) -> tuple[str, str]:
+    """Run it to its end, and return its output and its errors."""
+    with start(server, *words, env=env) as program:
+        output, errors = program.communicate(timeout=40)
+    assert program.returncode == status, (program.returncode, output, errors)
+    return output, errors
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Sequence[str]:
+    """A program that asks a peer, and tells how many tunnels it had."""
+    (tmp_path / "ask.py").write_text(ASK)
+    return sys.executable, str(tmp_path / "ask.py")
+
+
+def test_an_unchanged_program_connects_through_the_server(
+    openssh: OpenSSHServer, echo: Peer, ask: Sequence[str]
+) -> None:
+    assert run(openssh, "--", *ask, echo.address) == ("hello 1\n", "")
+
+
+def test_so_do_the_python_processes_that_it_starts(
+    openssh: OpenSSHServer, echo: Peer, ask: Sequence[str], tmp_path: Path
+) -> None:
+    (tmp_path / "parent.py").write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing, os, subprocess, sys
+
+            def child(addr):
+                sys.argv[1:] = [addr]
+                exec(open(os.path.join(os.path.dirname(__file__), "ask.py")).read(), {})
+
+            if __name__ == "__main__":
+                subprocess.run(["/bin/sh", "-c", '"$0" "$@"', *sys.argv[1:]], check=True)
+                path = os.pathsep.join(sys.path)
+                subprocess.run(sys.argv[1:], env={**os.environ, "PYTHONPATH": path}, check=True)
+                for method in ("spawn", "fork"):
+                    context = multiprocessing.get_context(method)
+                    process = context.Process(target=child, args=[sys.argv[-1]])
+                    process.start()
+                    process.join()
+                    assert process.exitcode == 0
+            """
+        )
+    )
+    parent = sys.executable, str(tmp_path / "parent.py")
+    output, errors = run(openssh, "-v", "--", *parent, *ask, echo.address)
+    assert output == 4 * "hello 1\n"
+    assert errors.count(f"{echo.address} through {openssh.server}\n") == 4
+    assert "4 connects to tcp:// addresses" in errors
+
+
+def test_what_is_excepted_is_connected_to_directly(
+    openssh: OpenSSHServer, echo: Peer, ask: Sequence[str]
+) -> None:
+    words = ("-v", "--except", "10.*", "--except", "127.0.0.1")
+    output, errors = run(openssh, *words, "--", *ask, echo.address)
+    assert output == "hello 0\n"
+    assert f"{echo.address} directly (--except)\n" in errors
+
+
+@pytest.mark.parametrize(
+    ("pattern", "addr", "matches"),
+    [
+        ("127.0.0.1", "tcp://127.0.0.1:5555", True),
+        ("127.0.0.1", "tcp://127.0.0.11:5555", False),
+        ("*:5555", "tcp://10.0.1.2:5555", True),
+        ("*:5555", "tcp://10.0.1.2:55555", False),
+        ("*.LAN", "tcp://printer.lan:1", True),
+        ("::1", "tcp://[::1]:1", True),
+        ("[[]::1]:1", "tcp://[::1]:1", True),
+        ("127.0.0.1", "tcp://eth0;127.0.0.1:5555", True),
+    ],
+)
+def test_patterns_match_hosts_or_addresses(pattern: str, addr: str, matches: bool) -> None:
+    assert excepted(addr, [pattern]) is matches
+
+
+def test_the_programs_own_sitecustomize_is_run(
+    openssh: OpenSSHServer, echo: Peer, ask: Sequence[str], tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "sitecustomize.py").write_text("print('mine', __file__)\n")
+    env = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(own)])}
+    output, _ = run(openssh, "--", *ask, echo.address, env=env)
+    mine = f"mine {own / 'sitecustomize.py'}"
+    assert output.splitlines() == [mine, mine, "hello 1"]  # run's own interpreter has it, too
+
+
+def test_where_it_cannot_be_tunnelled_there_is_no_zmq_either(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    """A process that could only connect directly is refused, again and again."""
+    source = """
+import sys
+sys.modules["tunneledzmq.run.child"] = None
+for _ in range(2):
+    try:
+        import zmq
+    except ImportError as exc:
+        print(exc)
+"""
+    output, _ = run(openssh, "--", sys.executable, "-c", source)
+    assert output.count("tunneledzmq run: no zmq, since it cannot be tunnelled in") == 2
+
+
+def test_a_login_that_fails_is_the_programs_error(
+    openssh: OpenSSHServer, echo: Peer, ask: Sequence[str]
+) -> None:
+    openssh_elsewhere = SimpleNamespace(**{**vars(openssh), "known_hosts": "/dev/null"})
+    openssh_elsewhere.server = openssh.server
+    _, errors = run(openssh_elsewhere, "--", *ask, echo.address, status=1)
+    assert "UnknownHostKeyError" in errors
+
+
+@pytest.mark.parametrize("verbose", [[], ["-v"]], ids=["quiet", "verbose"])
+def test_it_ends_as_the_program_does(openssh: OpenSSHServer, verbose: list[str]) -> None:
+    run(openssh, *verbose, "--", sys.executable, "-c", "raise SystemExit(7)", status=7)
+    run(openssh, *verbose, "--", "/no/such/program", status=127)
+    run(openssh, *verbose, "--", "/etc/passwd", status=126)
+    killing = "import os; os.kill(os.getpid(), 9)"
+    run(openssh, *verbose, "--", sys.executable, "-c", killing, status=-signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_reach_the_program(openssh: OpenSSHServer, number: int, tmp_path: Path) -> None:
+    source = f"""
+import signal, sys, time
+def end(*args):
+    print("ended in order", flush=True)
+    sys.exit(3)
+signal.signal({int(number)}, end)
+open({str(tmp_path / "ready")!r}, "w").close()
+time.sleep(30)
+"""
+    with start(openssh, "-v", "--", sys.executable, "-c", source) as program:
+        wait_until((tmp_path / "ready").exists, 20, what="the program runs")
+        program.send_signal(number)
+        output, errors = program.communicate(timeout=20)
+    assert (program.returncode, output) == (3, "ended in order\n")
+    assert "no Python process has imported zmq" in errors
+
+
+def test_no_secret_is_in_the_environment(openssh: OpenSSHServer) -> None:
+    """What is there: where and how to log in."""
+    source = "import os; print(os.environ['TUNNELEDZMQ_RUN'])"
+    output, _ = run(openssh, "--", sys.executable, "-c", source)
+    assert openssh.keyfile in output
+    assert "pass" not in output
+
+
+@pytest.mark.parametrize(
+    "words", [["--", "true"], ["--ssh", "me@bastion"], ["--ssh", "", "--", "true"]]
+)
+def test_a_wrong_command_line(words: list[str]) -> None:
+    command = [sys.executable, "-m", "tunneledzmq", "run", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert "usage: tunneledzmq run --ssh SERVER" in done.stderr

@@ -1,0 +1,173 @@
+"""The gateways of a program: one for each way to log in, shared by all its contexts."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections import Counter
+from typing import NamedTuple
+
+from ..exceptions import TunnelError
+from ..options import SSHOptions
+from ..shared.directory import sweep
+from ..tunnel import GivenUp, Handle, Owner, Tunnel
+from .handle import GatewayHandle, HandleEnded
+from .request import login_request
+
+__all__ = ["Gateways", "gateways"]
+
+# Hops, one behind the other, before the first server that is reached directly.
+_MAX_HOPS = 16
+
+
+class _Way(NamedTuple):
+    """Tunnels for which this is equal share their SSH sessions."""
+
+    options: SSHOptions
+    isolate: bool
+    # What the options mean where they were written: absolute paths, and the home directory.
+    request: str
+    agent: str | None
+
+
+class Gateways:
+    """The gateways of this process."""
+
+    def __init__(self) -> None:
+        # Mutex for the state below; held while a gateway is started.
+        self._lock = threading.Lock()
+        # By the way, and the number of the connection among those that share it.
+        self._handles: dict[tuple[_Way, int], GatewayHandle] = {}
+        # Over which hop's gateway each one goes.
+        self._behind: dict[Handle, GatewayHandle] = {}
+        # How many tunnels each way has had, to take its connections in turn.
+        self._turns: Counter[_Way] = Counter()
+        self._swept = False
+
+    def __repr__(self) -> str:
+        return f"<Gateways {list(self._handles.values())!r}>"
+
+    def tunnels_of(self, owner: Owner) -> list[Tunnel]:
+        """Return the open tunnels of a context that a gateway has."""
+        return [
+            tunnel
+            for handle in list(self._handles.values())
+            for tunnel in handle.tunnels
+            if tunnel._owner is owner
+        ]
+
+    def get(self, tunnel: Tunnel, *, isolate: bool) -> GatewayHandle:
+        """Return the gateway that is to take a tunnel, which is started if there is none.
+
+        Raises:
+            GatewayError: it cannot be started.
+            TunnelError: the way over the hops has no end.
+        """
+        options = tunnel._options
+        request = json.dumps({**login_request(options), "directory": None})
+        way = _Way(options, isolate, request, os.environ.get("SSH_AUTH_SOCK"))
+        with self._lock:
+            if tunnel._user is not None:
+                self._check_depth(tunnel._user)
+            key = way, self._turns[way] % options.connections
+            handle = self._handles.get(key)
+            if handle is None or handle.ended:
+                self._forget_ended()
+                handle = self._handles[key] = GatewayHandle(options, self, isolate=isolate)
+            self._turns[way] += 1
+            if tunnel._user is not None:
+                self._check_loop(tunnel._user, handle)
+                self._behind[tunnel._user] = handle
+            return handle
+
+    def finish_hop(self, tunnel: Tunnel, *, isolate: bool) -> None:
+        """Have a gateway take the tunnel that another one's session goes through.
+
+        Raises:
+            TunnelError: there is no way.
+            GivenUp: the tunnel was closed meanwhile.
+        """
+        try:
+            while True:
+                closing = tunnel._closing
+                if closing is not None and closing.at_once:
+                    raise GivenUp
+                try:
+                    self.get(tunnel, isolate=isolate).open(tunnel)
+                    break
+                except HandleEnded:
+                    # Its last tunnel had just been closed.
+                    tunnel._handle, tunnel._local = None, ""
+        except BaseException as exc:
+            if tunnel._handle is None:
+                tunnel._ended = True
+            if isinstance(exc, TunnelError):
+                tunnel._last_error = exc.strerror
+            if tunnel._closing is not None and isinstance(exc, Exception):
+                raise GivenUp from exc
+            raise
+
+    def interrupt(self, owner: Owner) -> None:
+        """Make the threads raise that wait for tunnels of a context: it terminates."""
+        for handle in list(self._handles.values()):
+            handle.interrupt(owner)
+
+    def terminate(self, owner: Owner) -> None:
+        """Have what is left of a context's tunnels delivered: libzmq has closed its sockets."""
+        for handle in list(self._handles.values()):
+            handle.terminate(owner)
+
+    def _forget_ended(self) -> None:
+        if not self._swept:
+            sweep()
+            self._swept = True
+        for user in [user for user in self._behind if user.ended]:
+            del self._behind[user]
+        for ended in [key for key, old in self._handles.items() if old.ended]:
+            del self._handles[ended]
+            if not any(way == ended[0] for way, _ in self._handles):
+                del self._turns[ended[0]]
+
+    def _check_depth(self, user: Handle) -> None:
+        """Refuse a way without end, such as ``ProxyJump next-%h`` for all hosts."""
+        way = [user]
+        while front := [
+            front for front, hop in self._behind.items() if hop is way[-1] and not front.ended
+        ]:
+            way.append(front[0])
+        if len(way) > _MAX_HOPS:
+            raise TunnelError(
+                errno.ELOOP,
+                f"{way[-1].server}: more than {_MAX_HOPS} hops, one behind the other: "
+                f"... -> {user.server}",
+            )
+
+    def _check_loop(self, user: Handle, hop: Handle) -> None:
+        way = [user]
+        handle: Handle | None = hop
+        while handle is not None:
+            way.append(handle)
+            if handle is user:
+                names = " -> ".join(handle.options.server for handle in way)
+                raise TunnelError(errno.ELOOP, f"{user.server}: its hops lead back to it: {names}")
+            handle = self._behind.get(handle)
+
+
+_gateways = Gateways()
+
+
+def gateways() -> Gateways:
+    """Return the gateways of this process."""
+    return _gateways
+
+
+def _after_fork() -> None:
+    # A forked child has none, and the lock may be held by a thread that it does not have.
+    global _gateways
+    _gateways = Gateways()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

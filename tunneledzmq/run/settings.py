@@ -1,0 +1,82 @@
+"""What the program's processes are told by their environment. There are no secrets in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from ..endpoints import check_local
+from ..options import DEFAULT_CONFIG_FILE
+
+__all__ = ["VARIABLE", "Settings", "environment", "excepted"]
+
+VARIABLE = "TUNNELEDZMQ_RUN"
+"""Name of the variable. The hook knows it, too."""
+
+_HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook")
+
+
+class Settings(NamedTuple):
+    """How the program's sockets connect."""
+
+    ssh: dict[str, Any]
+    """Fields of `SSHOptions`."""
+
+    excepts: list[str]
+    """Patterns of what is connected to directly."""
+
+    local: str | None = None
+    """Endpoint of the local leg."""
+
+    report: str | None = None
+    """A directory where each process writes what it has done."""
+
+    @classmethod
+    def make(
+        cls, ssh: dict[str, Any], excepts: Sequence[str], local: str | None = None
+    ) -> Settings:
+        """Make settings that mean the same in every working directory.
+
+        Raises:
+            ValueError: a pattern is empty, or `local` is malformed.
+        """
+        if not all(excepts):
+            raise ValueError("--except is empty")
+        paths = {
+            name: value and [_absolute(path) for path in value]
+            for name, value in ssh.items()
+            if name in ("keyfile", "known_hosts")
+        }
+        config_file = ssh["config_file"]
+        if config_file not in (None, DEFAULT_CONFIG_FILE):
+            paths["config_file"] = _absolute(config_file)
+        if local is not None:
+            check_local(local)
+        patterns = [pattern.removeprefix("tcp://") for pattern in excepts]
+        return cls({**ssh, **paths}, patterns, local)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the environment for the program."""
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    path = [_HOOK, *(entry for entry in known if entry and entry != _HOOK)]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+        VARIABLE: json.dumps(settings._asdict()),
+    }
+
+
+def excepted(addr: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a ``tcp://`` address matches one of the patterns, by its host or as a whole."""
+    there = addr.removeprefix("tcp://").rpartition(";")[2].lower()
+    host = there.rpartition(":")[0]
+    names = {there, host, host.strip("[]")}
+    return any(fnmatchcase(name, pattern.lower()) for pattern in patterns for name in names)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))

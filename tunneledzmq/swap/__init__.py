@@ -1,0 +1,66 @@
+"""This package's classes in the place of pyzmq's, in the running program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..default import program
+from ..endpoints import check_local
+from ..mixing import guard
+from ..options import SSHLike, SSHOptions, to_options
+from ..socket import to_text
+from .imports import Imports
+from .places import MADE_FROM_PLAIN_CLASSES, MODULES, put, take_out
+
+__all__ = ["install", "put_in_place", "uninstall"]
+
+_imports = Imports(MODULES, MADE_FROM_PLAIN_CLASSES, put=put, take_out=take_out)
+
+
+def install(ssh: SSHLike | None = None, *, local: str | None = None) -> None:
+    """Put this package's classes in the place of pyzmq's.
+
+    For programs that make their contexts deep inside. What makes contexts and sockets from then on
+    by way of :mod:`zmq`, :mod:`zmq.asyncio`, :mod:`zmq.green` or :mod:`zmq.devices` gets this
+    package's. To be called before programs import names from there (``from zmq import Context``);
+    classes that they have derived before still connect through the server. zmq.ssh's functions are
+    replaced as by :func:`tunneledzmq.ssh.install`.
+
+    Args:
+        ssh: the default for all contexts that have none of their own: every ``connect`` to a
+            ``tcp://`` address that names no server goes through this one. May be called again to
+            change it. Default: none.
+        local: the default for ``connect``'s `local`, as a context's: ``"tcp://127.0.0.1:*"`` for
+            programs that take ``Peer-Address`` for an IP address.
+
+    Raises:
+        ValueError: `ssh` or `local` is malformed.
+        TypeError: `ssh` or `local` is of another type.
+    """
+    put_in_place(None if ssh is None else to_options(ssh), local)
+
+
+def put_in_place(
+    ssh: SSHOptions | None,
+    local: str | None = None,
+    excepts: Callable[[str], bool] | None = None,
+    on_connect: Callable[[str, SSHOptions | None], None] | None = None,
+) -> None:
+    """Do what `install` does, with exceptions (see `tunneledzmq.default.Program`)."""
+    if local is not None:
+        local = check_local(to_text(local, "local"))
+    program.ssh, program.local = ssh, local
+    program.excepts, program.on_connect = excepts, on_connect
+    if ssh is not None:
+        guard()
+    _imports.watch()
+
+
+def uninstall() -> None:
+    """Put pyzmq's classes back into their places.
+
+    Contexts and sockets that were made meanwhile stay what they are; without a default of their
+    own, they connect directly from now on.
+    """
+    program.ssh = program.local = program.excepts = program.on_connect = None
+    _imports.leave()
