@@ -10,10 +10,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import IO
+from typing import IO, NoReturn
 
 __all__ = [
     "CAN_PROVE",
+    "become",
     "deafen",
     "kill_all",
     "let_go_of_stderr",
@@ -98,6 +99,16 @@ if sys.platform == "win32":
         process.kill()
         process.wait()
 
+    def become(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+        """Be another program from now on, or what waits for it.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        with suppress(KeyboardInterrupt):  # it is for that one, too
+            sys.exit(subprocess.call(command, env=environment))
+        sys.exit(130)
+
     def raise_limits() -> None:
         """There is none to raise."""
 
@@ -153,6 +164,14 @@ else:
         with suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+    def become(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+        """Be another program from now on, or what waits for it.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        os.execvpe(command[0], list(command), environment)
 
     def raise_limits() -> None:
         """Make room for descriptors: each connection takes one, and each tunnel another."""
