@@ -99,7 +99,7 @@ class GatewayPool:
             zmq.ContextTerminated: the context terminates.
         """
         self._check_open()
-        owner = whose(None) if local is None else None
+        process = whose(None) if local is None else None
         try:
             if local is None:
                 local = private_leg(self._own_directory, next(self._numbers))
@@ -109,7 +109,7 @@ class GatewayPool:
             raise TunnelError(exc.errno or errno.EIO, text) from exc
         tunnel = Tunnel(str(remote), options, local, listener, pace=pace)
         tunnel._owner = self
-        tunnel._leg_owner = owner
+        tunnel._process = process
         self._begun[tunnel] = None
         return tunnel
 
