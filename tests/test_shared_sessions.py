@@ -116,6 +116,27 @@ def test_a_name_means_what_it_means_where_the_program_is(
         assert len(gateways()) == 2
 
 
+def test_a_relative_path_means_what_it_means_where_the_program_is(
+    openssh: OpenSSHServer,
+    echo: Peer,
+    gateways: Gateways,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = options_for(openssh, keyfile="key")
+    with (
+        TunneledContext(ssh=options) as one,
+        one.socket(zmq.REQ) as first,
+        one.socket(zmq.REQ) as second,
+    ):
+        for sock, name in ((first, "a"), (second, "b")):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "key").symlink_to(openssh.keyfile)
+            monkeypatch.chdir(tmp_path / name)
+            sock.connect(echo.address)
+        assert len(gateways()) == 2
+
+
 def test_the_end_of_a_context_leaves_those_of_others_alone(
     openssh_options: SSHOptions, echo: Peer, remote: Remote, gateways: Gateways
 ) -> None:

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        fields = ssh_fields(arguments)
+        fields = {**ssh_fields(arguments), "persist": arguments.persist}
         SSHOptions(**fields)
         settings = Settings.make(fields, arguments.excepts, arguments.local)
     except (ValueError, TypeError) as exc:
@@ -136,6 +136,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="connect directly to what matches, as HOST or HOST:PORT, with *, ? and [...]; may be "
         "repeated (default: nothing, not even loopback)",
+    )
+    parser.add_argument(
+        "--persist",
+        metavar="SECONDS",
+        type=float,
+        default=10,
+        help="how long a process keeps a session that none of its sockets uses, for the next one "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--local",
