@@ -183,6 +183,9 @@ class Tunnel:
         self._handle: Handle | None = None
         self._id = 0
 
+        # The process that alone may use the local leg, where the system does not see to that.
+        self._leg_owner: int | None = None
+
         # What listens on the local endpoint before the gateway does.
         self._listener = listener
 

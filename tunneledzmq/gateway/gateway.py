@@ -7,7 +7,6 @@ import gc
 import getpass
 import logging
 import os
-import pwd
 import socket
 import time
 from collections import deque
@@ -17,11 +16,15 @@ from contextlib import suppress
 from ..shared.control import ControlChannel, How, Message
 from ..shared.directory import is_ours, remove, remove_restored, sweep
 from ..shared.listener import cannot_listen
+from ..shared.system.account import user_name
+from ..shared.system.descriptors import socketpair
+from ..shared.system.process import let_go_of_stderr
 from .backend import Forwarder, make_forwarder
 from .clocks import OwnClock, ProgramClock
 from .login import LoginError, Request
 from .rest import Rest
 from .session import Session, State
+from .traffic.doorkeeper import Doorkeeper
 from .traffic.forward import Forward
 from .traffic.peers import Peer, Peers
 from .traffic.pump import READ, Pump
@@ -76,6 +79,7 @@ class Gateway:
         self._no_login: LoginError | None = None
         self._session = Session(self, self._call, self._control.send)
         self._peers = Peers(self._call, self._on_found)
+        self.doorkeeper = Doorkeeper(self._call)
 
         self._forwards: dict[int, Forward] = {}
         # Those of them that are ending, or have something to be looked at.
@@ -96,7 +100,7 @@ class Gateway:
 
         # Calls from other threads, for the thread of run(), and what wakes it.
         self._calls: deque[Callable[[], None]] = deque()
-        self._waker, self._wakened = socket.socketpair()
+        self._waker, self._wakened = socketpair()
         self._waker.setblocking(False)
         self._wakened.setblocking(False)
 
@@ -108,7 +112,7 @@ class Gateway:
             self._serve()
             # After a crash it stays: the program reads stderr, and restarts with the same sockets.
             if self._directory:
-                remove(self._directory)
+                self._remove_directory()
             remove_restored()
             self._remove_directories()
             self._control.send({"type": "bye"})
@@ -121,6 +125,11 @@ class Gateway:
             self._waker.close()
             self._wakened.close()
             self.pump.close()
+
+    def _remove_directory(self) -> None:
+        if self._orphaned and self._logs is not None:
+            let_go_of_stderr()
+        remove(self._directory)
 
     def _remove_directories(self) -> None:
         for directory in self._directories:
@@ -138,6 +147,7 @@ class Gateway:
         self._control.close()
         self._waker.close()
         self._wakened.close()
+        self.pump.after_fork()
         if self._session.transport is not None:
             self._session.transport.after_fork()
         for forward in list(self._forwards.values()):
@@ -316,6 +326,7 @@ class Gateway:
             self._peers.find((message["host"], message["port"])),
             Pace(*message["pace"] or (0.0, 0.0, False)),
             for_gateway=message["pace"] is None,
+            owner=message["owner"],
             again=message["again"],
         )
         try:
@@ -508,9 +519,9 @@ def _names(directory: str) -> list[str]:
 
 def _local_user() -> str:
     """Tell whose program it is, as ssh does: by the system, and not by a variable."""
-    with suppress(KeyError):
-        return pwd.getpwuid(os.getuid()).pw_name
-    # A number without a name, as in a container.
+    name = user_name()
+    if name is not None:
+        return name
     try:
         return getpass.getuser()
     except (KeyError, OSError) as exc:

@@ -20,6 +20,8 @@ from ..exceptions import GatewayError, TunnelError
 from ..options import SSHOptions
 from ..shared.control import ControlChannel, How, Message
 from ..shared.directory import RuntimeDirectory, restore
+from ..shared.system.descriptors import socketpair
+from ..shared.system.leg import private_leg, whose
 from ..tunnel import Closing, GivenUp, Owner, Tunnel, TunnelStats
 from .answers import Answers, Hops
 from .home import Home, start_process, start_thread
@@ -156,7 +158,8 @@ class GatewayHandle:
                 raise HandleEnded
             number = tunnel._id = next(self._ids)
             if not tunnel._local:
-                tunnel._local = f"ipc://{self._directory.path}/{number}"
+                tunnel._local = private_leg(lambda: self._directory.path, number)
+                tunnel._leg_owner = whose(None if tunnel._user is None else tunnel._user.pid)
             self._opening[number] = reply
             self._tunnels[number] = tunnel
             control = self._control
@@ -269,7 +272,7 @@ class GatewayHandle:
         try:
             # Before a restart somebody may have removed it.
             restore(self._directory.path)
-            ours, theirs = socket.socketpair()
+            ours, theirs = socketpair()
         except OSError as exc:
             raise _cannot_start(self.server, exc) from exc
         control = ControlChannel(ours)
@@ -292,6 +295,8 @@ class GatewayHandle:
         except BaseException:
             ours.close()
             raise
+        if home.pid is not None:
+            control.peer = home.pid
         return control, home
 
     def _run(self) -> None:
@@ -476,6 +481,7 @@ def _open_message(tunnel: Tunnel, *, again: bool) -> Message:
         "host": host.strip("[]"),
         "port": int(port),
         "local": tunnel.local,
+        "owner": tunnel._leg_owner,
         "pace": tunnel._pace,
         "again": again,
         "listener": None if again else _copy(tunnel._listener),

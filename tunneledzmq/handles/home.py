@@ -18,6 +18,7 @@ from typing import Protocol
 from ..exceptions import GatewayError
 from ..shared.directory import STDERR
 from ..shared.interpreter import find_interpreter, is_called_python
+from ..shared.system.leg import HAS_UNIX_SOCKETS
 
 __all__ = ["Home", "start_process", "start_thread"]
 
@@ -128,23 +129,23 @@ class _Process:
         path = list(_absolute(sys.path))
         proof = proves = -1
         try:
-            import subprocess  # not before it is needed: it takes 20 ms
+            # It takes 20 ms, and only now it is needed.
+            from ..shared.system.process import CAN_PROVE, start
 
-            proof, proves = (-1, -1) if is_called_python(interpreter) else os.pipe()
+            if not is_called_python(interpreter):
+                if not CAN_PROVE:
+                    raise _NoInterpreter(f"{interpreter} does not have the name of one")
+                proof, proves = os.pipe()
             with open(self._stderr, "ab", opener=_private) as stderr:
-                self._popen = subprocess.Popen(
-                    [
-                        *(interpreter, "-I", "-c", _BOOTSTRAP),
-                        *(str(proves), str(control.fileno()), _PACKAGE, *path),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
+                self._popen = start(
+                    interpreter,
+                    _BOOTSTRAP,
+                    [_PACKAGE, *path],
+                    control=control,
+                    lock=lock,
+                    proves=proves,
                     stderr=stderr,
-                    pass_fds=(control.fileno(), lock, *([proves] if proves >= 0 else [])),
-                    env={**os.environ, _MARK: "1"},
-                    # Ctrl-C in the terminal is for the program.
-                    start_new_session=True,
-                    cwd="/",
+                    environment={**os.environ, _MARK: "1"},
                 )
         except OSError as exc:
             if isinstance(exc, (FileNotFoundError, PermissionError)):
@@ -194,8 +195,10 @@ class _Thread:
         # All of it on the program's thread: a class that is made on another one (dataclasses call
         # exec) makes Python forget that it ends because of Ctrl-C, and with what status.
         from ..gateway.gateway import Gateway
-        from ..gateway.openssh import forwarder as openssh_forwarder  # noqa: F401
         from ..gateway.sshtunnel import forwarder  # noqa: F401
+
+        if HAS_UNIX_SOCKETS:
+            from ..gateway.openssh import forwarder as openssh_forwarder  # noqa: F401
 
         # The program goes on using its own end; this one belongs to the gateway.
         self._control = control.dup()

@@ -7,6 +7,7 @@ import socket
 from contextlib import suppress
 
 from ..shared.listener import beside
+from ..shared.system.leg import AF_UNIX
 
 __all__ = ["enlarge_buffer"]
 
@@ -41,7 +42,7 @@ def _enlarge(descriptor: int, path: str) -> bool:
         if not os.readlink(f"{_DESCRIPTORS}/{descriptor}").startswith("socket:"):
             return False
         # Not a copy of the descriptor: closing that might let go of the locks on a file.
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
+        sock = socket.socket(AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
         try:
             # A listener that has taken an earlier one's place was bound beside it.
             if sock.getpeername() in (path, beside(path)):

@@ -6,9 +6,9 @@ import errno
 import os
 import re
 import shlex
-import stat
 from collections.abc import Iterable, Sequence
 
+from ...shared.system.account import readable_by_others
 from ..login import HUNG_UP, Login, LoginError
 from ..trust.host_key import ask_authority
 from ..trust.known_hosts import KnownHosts
@@ -148,7 +148,7 @@ def _unusable_keyfiles(paths: Iterable[str], said: Said) -> Iterable[str]:
             status = os.stat(path)
         except OSError:
             continue  # of a key in the agent
-        if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077:
+        if readable_by_others(status):
             yield f"the key file {path} can be read by others: chmod 600 {shlex.quote(path)}"
         elif unusable := said.find(rf'Load key "{re.escape(path)}": (.*)'):
             yield f"the key file {path} cannot be used: {unusable[1]}"

@@ -224,6 +224,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
     def after_fork(self) -> None:
         """Close a forked child's copy of the SSH socket."""
         self.link.after_fork()
+        self.pump.after_fork()
 
     def abort(self) -> None:
         """End the session at once."""

@@ -12,18 +12,15 @@ import enum
 import errno
 import os
 import re
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...shared.system.account import SYSTEM_SSH_DIRECTORY
+from ...shared.system.locks import lock_file
 from ..config.addresses import canonical_host, lower
 from .hostfile import hash_name, parse
 from .hostkeys import ShortKeyError, read_key
-
-if sys.platform != "win32":
-    import fcntl
 
 if TYPE_CHECKING:
     import paramiko
@@ -42,14 +39,11 @@ __all__ = [
 ]
 
 DEFAULT_USER_FILES = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
-DEFAULT_SYSTEM_FILES = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+DEFAULT_SYSTEM_FILES = tuple(
+    os.path.join(SYSTEM_SSH_DIRECTORY, name) for name in ("ssh_known_hosts", "ssh_known_hosts2")
+)
 
 SSH_PORT = 22
-
-# Seconds to wait for another process that adds a key: a lock may be anybody's who may read the
-# file, and OpenSSH takes none.
-_LOCK_TIMEOUT = 1.0
-_LOCK_STEP = 0.002
 
 # With one of these in it, a host's name would be a pattern, a marker or another field or line.
 _NOT_IN_A_NAME = re.compile(r"[@?*#\[\]|'\"\\!,\x00-\x20\x7f]|^$")
@@ -287,28 +281,16 @@ def _judge_authority(keys: list[KnownKey], authority: bytes, key: bytes) -> Verd
 @contextlib.contextmanager
 def _open_locked(path: str) -> Iterator[int]:
     ssh_directory = os.path.expanduser("~/.ssh")
-    if os.path.dirname(path) == ssh_directory:
+    if os.path.normpath(os.path.dirname(path)) == os.path.normpath(ssh_directory):
         with contextlib.suppress(FileExistsError):
             os.mkdir(ssh_directory, 0o700)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, 0o600)
     try:
-        _lock(descriptor)
+        lock_file(descriptor)
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    if sys.platform != "win32":
-        deadline = time.monotonic() + _LOCK_TIMEOUT
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(_LOCK_STEP)
-            else:
-                return
 
 
 def _append(descriptor: int, line: bytes) -> None:

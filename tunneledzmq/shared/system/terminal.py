@@ -1,0 +1,62 @@
+"""Whether there is a terminal, and how one asks there."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+
+__all__ = ["ask_on_terminal"]
+
+if sys.platform == "win32":
+
+    def ask_on_terminal(text: str, echo: bool) -> str | None:
+        """Ask for a secret, or with `echo` for something that may be seen.
+
+        Returns:
+            The answer; `None` without a terminal.
+
+        Raises:
+            EOFError: the end of input (Ctrl-Z).
+        """
+        try:
+            with open("CONIN$", encoding="utf-8") as terminal:
+                if not echo:
+                    return getpass.getpass(text)
+                with open("CONOUT$", "w", encoding="utf-8") as screen:
+                    screen.write(text)
+                line = terminal.readline()
+        except OSError:
+            return None
+        if not line:
+            raise EOFError
+        return line.rstrip("\r\n")
+
+else:
+    from io import RawIOBase
+
+    def ask_on_terminal(text: str, echo: bool) -> str | None:
+        """Ask for a secret, or with `echo` for something that may be seen.
+
+        Returns:
+            The answer; `None` without a terminal, or where it is another program's at the moment.
+
+        Raises:
+            EOFError: the end of input (Ctrl-D).
+        """
+        try:
+            terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+        except OSError:
+            return None
+        with open(terminal, "r+b", buffering=0) as raw:
+            # A program in the background would be stopped, not asked.
+            if os.tcgetpgrp(raw.fileno()) != os.getpgrp():
+                return None
+            return _read_visibly(raw, text) if echo else getpass.getpass(text)
+
+    def _read_visibly(terminal: RawIOBase, text: str) -> str:
+        terminal.write(text.encode())
+        line = terminal.readline()
+        if not line:
+            raise EOFError
+        return line.decode(errors="replace").rstrip("\n")
