@@ -98,7 +98,7 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
                 directly. Default: the context's `ssh` for ``tcp://`` addresses.
             local: endpoint of the local leg: ``tcp://127.0.0.1:*``, ``tcp://127.0.0.1:7000`` or
                 ``ipc:///path``. Default: the context's, else a Unix socket that is private to the
-                user.
+                user; on Windows a TCP port that only this process can use.
 
         Returns:
             A context manager that disconnects `addr`, as :meth:`zmq.Socket.connect` does.

@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import select
-import signal
 import socket
 import sys
 import threading
@@ -168,9 +167,9 @@ class _Process:
                 return
         finally:
             os.close(proof)
-        with suppress(OSError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
-        self._popen.wait()
+        from ..shared.system.process import kill_all
+
+        kill_all(self._popen)
         raise _NoInterpreter(f"{interpreter} does not run Python code that it is given")
 
     def wait(self) -> str:

@@ -99,7 +99,7 @@ class GatewayPool:
             zmq.ContextTerminated: the context terminates.
         """
         self._check_open()
-        owner = whose(None) if local is None else None
+        process = whose(None) if local is None else None
         try:
             if local is None:
                 local = private_leg(self._own_directory, next(self._numbers))

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import IO
+from typing import IO, NoReturn
 
 __all__ = ["CAN_PROVE", "deafen", "let_go_of_stderr", "open_control", "raise_limits", "start"]
 
@@ -33,6 +33,7 @@ CAN_PROVE = sys.platform != "win32"
 """Whether a process that was started can be waited for to prove what it runs."""
 
 if sys.platform == "win32":
+    CAN_PROVE = False
 
     def start(
         interpreter: str,
@@ -92,6 +93,21 @@ if sys.platform == "win32":
             raise SystemExit
         return socket.fromshare(bytes.fromhex(given.decode()))
 
+    def kill_all(process: subprocess.Popen[bytes]) -> None:
+        """End a process that was started here."""
+        process.kill()
+        process.wait()
+
+    def become(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+        """Be another program from now on, or what waits for it.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        with suppress(KeyboardInterrupt):  # it is for that one, too
+            sys.exit(subprocess.call(command, env=environment))
+        sys.exit(130)
+
     def raise_limits() -> None:
         """There is none to raise."""
 
@@ -102,6 +118,9 @@ if sys.platform == "win32":
 
 else:
     import resource
+
+    CAN_PROVE = True
+    """Whether a process can have descriptors to give a proof by."""
 
     def start(
         interpreter: str,
@@ -144,6 +163,20 @@ else:
     def open_control(number: int) -> socket.socket:
         """Return the socket that :func:`start` gave to this process."""
         return socket.socket(fileno=number)
+
+    def kill_all(process: subprocess.Popen[bytes]) -> None:
+        """End a process that was started here, with all that it has started."""
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def become(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+        """Be another program from now on, or what waits for it.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        os.execvpe(command[0], list(command), environment)
 
     def raise_limits() -> None:
         """Make room for descriptors: each connection takes one, and each tunnel another."""

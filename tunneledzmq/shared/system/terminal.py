@@ -1,4 +1,4 @@
-"""Whether there is a terminal, and how one asks there."""
+"""Asking at the terminal of this program."""
 
 from __future__ import annotations
 
@@ -44,10 +44,7 @@ else:
         Raises:
             EOFError: the end of input (Ctrl-D).
         """
-        try:
-            terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
-        except OSError:
-            return None
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
         with open(terminal, "r+b", buffering=0) as raw:
             # A program in the background would be stopped, not asked.
             if os.tcgetpgrp(raw.fileno()) != os.getpgrp():
