@@ -184,7 +184,7 @@ class Tunnel:
         self._id = 0
 
         # The process that alone may use the local leg, where the system does not see to that.
-        self._leg_owner: int | None = None
+        self._process: int | None = None
 
         # What listens on the local endpoint before the gateway does.
         self._listener = listener

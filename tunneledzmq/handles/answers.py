@@ -139,7 +139,7 @@ class Answers:
         hop = self._hop
         # Where a program waits, a hop that does not let us in is asked once more.
         # One that a gateway had which died may not be for this one.
-        others = hop is not None and hop._leg_owner != whose(self._handle.pid)
+        others = hop is not None and hop._process != whose(self._handle.pid)
         if hop is None or hop.state in ("closing", "closed") or self._waiting or others:
             jump = message["jump"]
             options = self._options.through(jump) if jump else self._options.hop

@@ -160,7 +160,7 @@ class GatewayHandle:
             number = tunnel._id = next(self._ids)
             if not tunnel._local:
                 tunnel._local = private_leg(lambda: self._directory.path, number)
-                tunnel._leg_owner = whose(None if tunnel._user is None else tunnel._user.pid)
+                tunnel._process = whose(None if tunnel._user is None else tunnel._user.pid)
             self._opening[number] = reply
             self._tunnels[number] = tunnel
             control = self._control
@@ -488,7 +488,7 @@ def _open_message(tunnel: Tunnel, *, again: bool) -> Message:
         "host": host.strip("[]"),
         "port": int(port),
         "local": tunnel.local,
-        "owner": tunnel._leg_owner,
+        "owner": tunnel._process,
         "pace": tunnel._pace,
         "again": again,
         "listener": None if again else _copy(tunnel._listener),

@@ -128,7 +128,7 @@ class _Process:
         path = list(_absolute(sys.path))
         proof = proves = -1
         try:
-            # It takes 20 ms, and only now it is needed.
+            # Takes 20 ms, and only now it is needed.
             from ..shared.system.process import CAN_PROVE, start
 
             if not is_called_python(interpreter):
@@ -137,14 +137,12 @@ class _Process:
                 proof, proves = os.pipe()
             with open(self._stderr, "ab", opener=_private) as stderr:
                 self._popen = start(
-                    interpreter,
-                    _BOOTSTRAP,
+                    [interpreter, "-I", "-c", _BOOTSTRAP, str(proves)],
                     [_PACKAGE, *path],
-                    control=control,
-                    lock=lock,
-                    proves=proves,
-                    stderr=stderr,
-                    environment={**os.environ, _MARK: "1"},
+                    control,
+                    (lock, proves) if proves >= 0 else (lock,),
+                    stderr,
+                    {**os.environ, _MARK: "1"},
                 )
         except OSError as exc:
             if isinstance(exc, (FileNotFoundError, PermissionError)):

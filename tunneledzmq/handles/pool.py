@@ -109,7 +109,7 @@ class GatewayPool:
             raise TunnelError(exc.errno or errno.EIO, text) from exc
         tunnel = Tunnel(str(remote), options, local, listener, pace=pace)
         tunnel._owner = self
-        tunnel._leg_owner = owner
+        tunnel._process = process
         self._begun[tunnel] = None
         return tunnel
 

@@ -38,10 +38,11 @@ def ask_user(text: str, echo: bool) -> str | None:
     if replaced is not None:
         return _ask_in_notebook(replaced, text)
     try:
-        answer = ask_on_terminal(text, echo)
+        return ask_on_terminal(text, echo)
     except EOFError as exc:
         raise EndOfInput from exc
-    return _ask_by(program, text) if answer is None and program is not None else answer
+    except OSError:
+        return None if program is None else _ask_by(program, text)
 
 
 # The program that ssh would run

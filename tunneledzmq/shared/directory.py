@@ -180,8 +180,8 @@ def choose_base() -> str:
         errno.ENOENT,
         (
             "no directory for Unix sockets: TMPDIR and XDG_RUNTIME_DIR name none that exists, may "
-            f"be written by this user alone, and has a path of at most {_LONGEST_BASE} bytes of "
-            "UTF-8"
+            "be written by this user alone, and has a path of at most "
+            f"{_LONGEST_BASE} bytes of UTF-8"
         )
         if HAS_UNIX_SOCKETS
         else "no directory for temporary files: TEMP and TMP name none that may be written",

@@ -12,7 +12,16 @@ from contextlib import suppress
 from types import FrameType
 from typing import IO, NoReturn
 
-__all__ = ["CAN_PROVE", "deafen", "let_go_of_stderr", "open_control", "raise_limits", "start"]
+__all__ = [
+    "CAN_PROVE",
+    "become",
+    "deafen",
+    "kill_all",
+    "let_go_of_stderr",
+    "open_control",
+    "raise_limits",
+    "start",
+]
 
 # Not SIG_IGN, which the commands of a config file would inherit.
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
@@ -29,33 +38,24 @@ def _ignore(number: int, frame: FrameType | None) -> None:
     pass
 
 
-CAN_PROVE = sys.platform != "win32"
-"""Whether a process that was started can be waited for to prove what it runs."""
-
 if sys.platform == "win32":
     CAN_PROVE = False
 
     def start(
-        interpreter: str,
-        code: str,
+        command: Sequence[str],
         arguments: Sequence[str],
-        *,
         control: socket.socket,
-        lock: int,
-        proves: int,
+        held: Sequence[int],
         stderr: IO[bytes],
         environment: Mapping[str, str],
     ) -> subprocess.Popen[bytes]:
         """Start a process that runs Python code, out of reach of Ctrl-C and without a window.
 
         Args:
-            interpreter: what runs it.
-            code: the code; its first arguments are the descriptor to which it proves that it runs,
-                and what is for :func:`open_control`.
-            arguments: the others.
+            command: the interpreter, and what stands before the number for :func:`open_control`.
+            arguments: what stands behind it.
             control: the socket that it gets.
-            lock: a descriptor that it holds as long as it lives, where it must.
-            proves: that descriptor; -1 if it need not.
+            held: descriptors that it inherits, where it can.
             stderr: its standard error.
             environment: its environment.
 
@@ -64,10 +64,11 @@ if sys.platform == "win32":
         """
         # In a virtual environment, sys.executable starts another process, of which we would not
         # know the number.
-        if interpreter == sys.executable:
-            interpreter = getattr(sys, "_base_executable", None) or interpreter
+        python, *rest = command
+        if python == sys.executable:
+            python = getattr(sys, "_base_executable", None) or python
         process = subprocess.Popen(
-            [interpreter, "-I", "-c", code, str(proves), "0", *arguments],
+            [python, *rest, "0", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
@@ -123,26 +124,20 @@ else:
     """Whether a process can have descriptors to give a proof by."""
 
     def start(
-        interpreter: str,
-        code: str,
+        command: Sequence[str],
         arguments: Sequence[str],
-        *,
         control: socket.socket,
-        lock: int,
-        proves: int,
+        held: Sequence[int],
         stderr: IO[bytes],
         environment: Mapping[str, str],
     ) -> subprocess.Popen[bytes]:
         """Start a process that runs Python code, out of reach of Ctrl-C and without a window.
 
         Args:
-            interpreter: what runs it.
-            code: the code; its first arguments are the descriptor to which it proves that it runs,
-                and what is for :func:`open_control`.
-            arguments: the others.
+            command: the interpreter, and what stands before the number for :func:`open_control`.
+            arguments: what stands behind it.
             control: the socket that it gets.
-            lock: a descriptor that it holds as long as it lives, where it must.
-            proves: that descriptor; -1 if it need not.
+            held: descriptors that it inherits, where it can.
             stderr: its standard error.
             environment: its environment.
 
@@ -150,12 +145,12 @@ else:
             OSError: it cannot be started.
         """
         return subprocess.Popen(
-            [interpreter, "-I", "-c", code, str(proves), str(control.fileno()), *arguments],
+            [*command, str(control.fileno()), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
+            pass_fds=(control.fileno(), *held),
             env=environment,
-            pass_fds=(control.fileno(), lock, *([] if proves < 0 else [proves])),
             start_new_session=True,
             cwd="/",
         )

@@ -14,20 +14,18 @@ if sys.platform == "win32":
         """Ask for a secret, or with `echo` for something that may be seen.
 
         Returns:
-            The answer; `None` without a terminal.
+            The answer; `None` where the terminal is another program's at the moment.
 
         Raises:
-            EOFError: the end of input (Ctrl-Z).
+            EOFError: there was none (Ctrl-Z).
+            OSError: there is no terminal.
         """
-        try:
-            with open("CONIN$", encoding="utf-8") as terminal:
-                if not echo:
-                    return getpass.getpass(text)
-                with open("CONOUT$", "w", encoding="utf-8") as screen:
-                    screen.write(text)
-                line = terminal.readline()
-        except OSError:
-            return None
+        with open("CONIN$", encoding="utf-8") as terminal:
+            if not echo:
+                return getpass.getpass(text)
+            with open("CONOUT$", "w", encoding="utf-8") as screen:
+                screen.write(text)
+            line = terminal.readline()
         if not line:
             raise EOFError
         return line.rstrip("\r\n")
@@ -39,10 +37,11 @@ else:
         """Ask for a secret, or with `echo` for something that may be seen.
 
         Returns:
-            The answer; `None` without a terminal, or where it is another program's at the moment.
+            The answer; `None` where the terminal is another program's at the moment.
 
         Raises:
-            EOFError: the end of input (Ctrl-D).
+            EOFError: there was none (Ctrl-D).
+            OSError: there is no terminal.
         """
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
         with open(terminal, "r+b", buffering=0) as raw:
