@@ -70,3 +70,19 @@ def test_who_is_never_known_is_refused(
     accepted: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not ask(accepted, monkeypatch, dict)
+
+
+def test_who_has_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+
+    def count() -> Connections:
+        looks.append(1)
+        return {}
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        there = socket.create_connection(listener.getsockname())
+        here, _ = listener.accept()
+        with here:
+            there.close()
+            assert not ask(here, monkeypatch, count)
+    assert len(looks) == 1
