@@ -85,6 +85,7 @@ UNUSUAL = {
         "test_names",
         "test_passed_over",
         "test_prompts",
+        "test_certificate",
     },
     "threads": {"test_connect", "test_lifetimes", "test_ordinary_life"},
 }

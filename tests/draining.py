@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from tests.logins import Server, arguments_for
 from tests.programs import ObedientProgram
@@ -55,6 +56,39 @@ def slow_pull() -> Iterator[zmq.Socket[bytes]]:
         yield sock
     finally:
         ctx.destroy(linger=0)
+
+
+def drained(pull: zmq.Socket[bytes], last: int, patience: float = 20) -> list[int]:
+    """Receive until message `last`, and return the numbers of all that came.
+
+    Args:
+        pull: what receives.
+        last: the number of the last message.
+        patience: seconds without a message after which what has not come counts as lost.
+
+    """
+    numbers: list[int] = []
+    while numbers[-1:] != [last] and pull.poll(int(patience * 1000)):
+        numbers.append(int.from_bytes(pull.recv()[:8], "big"))
+    return numbers
+
+
+def left_of_connection(pull: zmq.Socket[bytes], monitor: zmq.Socket[bytes]) -> list[int]:
+    """Receive what is left of a connection that has been broken: later it would mix with the next.
+
+    Args:
+        pull: what receives.
+        monitor: its monitor, which says when all of the connection is read.
+
+    """
+    numbers: list[int] = []
+    broken = False
+    while not broken or pull.poll(200):
+        if pull.poll(50):
+            numbers.append(int.from_bytes(pull.recv()[:8], "big"))
+        while monitor.poll(0):
+            broken |= recv_monitor_message(monitor)["event"] == zmq.EVENT_DISCONNECTED
+    return numbers
 
 
 def lost_with_a_session(numbers: list[int], count: int) -> int:

@@ -68,7 +68,7 @@ def arrived(sock: zmq.Socket[bytes], last: int, timeout: float = 20, pause: floa
     Args:
         sock: what receives.
         last: the number of the last message.
-        timeout: seconds after which what has not come counts as lost.
+        timeout: seconds of silence after which what has not come counts as lost.
         pause: seconds that the reader sleeps after each.
 
     """
@@ -78,6 +78,7 @@ def arrived(sock: zmq.Socket[bytes], last: int, timeout: float = 20, pause: floa
         if sock.poll(100):
             numbers.append(int.from_bytes(sock.recv()[:8], "big"))
             time.sleep(pause)
+            deadline = time.monotonic() + timeout
     return numbers
 
 

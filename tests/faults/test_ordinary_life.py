@@ -16,7 +16,14 @@ import zmq
 
 import tunneledzmq.asyncio
 from tests.closing_server import ClosingServer
-from tests.draining import SIZE, draining_program, lost_with_a_session, slow_pull
+from tests.draining import (
+    SIZE,
+    drained,
+    draining_program,
+    left_of_connection,
+    lost_with_a_session,
+    slow_pull,
+)
 from tests.faults.injection import (
     Relay,
     hostile_port,
@@ -101,16 +108,16 @@ def test_a_drain_waits_for_a_program_that_stands_still(
     for _ in range(TRIES):
         with (
             slow_pull() as pull,
+            pull.get_monitor_socket(zmq.EVENT_DISCONNECTED) as monitor,
             draining_program(openssh, pull, count, isolate=isolate) as program,
         ):
             wait_until_blocked(program)
             with stopped(psutil.Process(program.pid)):
                 kill_session(openssh)
-                # What the peer still has of the old connection; later it would mix with the new.
-                numbers = arrived(pull, last=count - 1, timeout=0.5)
-            numbers += arrived(pull, last=count - 1, timeout=10)
+                numbers = left_of_connection(pull, monitor)
+            numbers += drained(pull, last=count - 1)
             lost += lost_with_a_session(numbers, count)
-            program.finish(10)
+            program.finish(30)
     figures(f"{lost} of {TRIES} x {count} lost with the killed sessions, none after them")
 
 

@@ -271,7 +271,7 @@ class Gateway:
         for forward in [self._forwards[id] for id in ids if id in self._forwards]:
             self._opening.pop(forward, None)
             forward.terminated = True
-            forward.stop_listening()
+            forward.orphan()
             self._watched.add(forward)
 
     def _on_stats(self, id: int, serial: int) -> None:

@@ -125,6 +125,9 @@ class Login:
     revoked_host_keys: str | None = None
     host_key_alias: str | None = None
     host_key_algorithms: list[str] | None = None
+    ca_signature_algorithms: list[str] | None = None
+    """How an authority may sign a host's certificate; `None` for the default."""
+
     required_rsa_size: int = 1024
     """Bits."""
 

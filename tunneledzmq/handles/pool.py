@@ -108,8 +108,8 @@ class GatewayPool:
             text = cannot_listen(options.server, local or "a Unix socket", exc)
             raise TunnelError(exc.errno or errno.EIO, text) from exc
         tunnel = Tunnel(str(remote), options, local, listener, pace=pace)
-        tunnel._process = process
         tunnel._owner = self
+        tunnel._process = process
         self._begun[tunnel] = None
         return tunnel
 

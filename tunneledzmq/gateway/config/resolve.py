@@ -67,6 +67,7 @@ def resolve(request: Request) -> Login:
         revoked_host_keys=settings.path("revokedhostkeys"),
         host_key_alias=tokens.host_key_alias,
         host_key_algorithms=settings.get("hostkeyalgorithms"),
+        ca_signature_algorithms=settings.get("casignaturealgorithms"),
         required_rsa_size=max(_MIN_RSA_SIZE, settings.get("requiredrsasize", 0)),
         pubkey_accepted_algorithms=settings.get("pubkeyacceptedalgorithms"),
         keyfiles=request.keyfiles,

@@ -348,10 +348,6 @@ class Forward:
         self.peer.use(connection, self)
         self._connections_total += 1
 
-    def _send_strangers_away(self) -> None:
-        while self._strangers:
-            self._strangers.pop().close()
-
     def _accept_all(self) -> None:
         """Accept who has come by now."""
         while self._server is not None and self._server.listening and self._accept():
@@ -361,6 +357,10 @@ class Forward:
         """Take what libzmq has written before the program ended, and nothing new."""
         self._accept_all()
         self.stop_listening()
+
+    def _send_strangers_away(self) -> None:
+        while self._strangers:
+            self._strangers.pop().close()
 
     def stop_listening(self) -> None:
         """Give the endpoint up; connections go on."""
