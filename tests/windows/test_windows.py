@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ import pytest
 import zmq
 
 import tunneledzmq.asyncio
-from tests.leaks import gateways as all_gateways
 from tests.leaks import runtime_directories
 from tests.logins import arguments_for, entry_for, options_for
 from tests.peers import ROOT, Peer, round_trip
 from tests.polling import wait_until
-from tests.programs import run_program
+from tests.programs import run_program, start_program
 from tests.sshd import OpenSSHServer
 from tunneledzmq import GatewayError, SSHOptions, TunneledContext
 
@@ -108,8 +106,6 @@ time.sleep(60)
 def test_nothing_is_left_of_a_program_that_was_terminated(
     openssh: OpenSSHServer, echo: Peer, gateways: Gateways
 ) -> None:
-    from tests.programs import start_program
-
     with start_program(KILLED, options=arguments_for(openssh), addr=echo.address) as program:
         assert program.stdout is not None
         pid = int(program.stdout.readline())
@@ -141,13 +137,11 @@ def test_300_tunnels_at_once(
 ) -> None:
     router = remote("router")
     sockets = []
-    start = time.monotonic()
     for _ in range(300):
         sock = ctx.socket(zmq.DEALER)
         sock.rcvtimeo = 60_000
         sock.connect(router.address, ssh=openssh_options)
         sockets.append(sock)
-    print("connected", time.monotonic() - start)
     for sock in sockets:
         sock.send(b"hello")
     assert [sock.recv() for sock in sockets] == [b"hello"] * 300
@@ -439,5 +433,3 @@ def test_gateways_have_no_window_and_hear_no_ctrl_c(
     processes = (ctypes.c_uint32 * 64)()
     count = ctypes.windll.kernel32.GetConsoleProcessList(processes, 64)
     assert sock.tunnels[0]._handle.pid not in list(processes[:count])
-    assert all_gateways()
-    time.sleep(0)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ...shared.system.owner import Connections, connections
+from ...shared.system.polling import look_at
 
 __all__ = ["Doorkeeper", "is_of"]
 
@@ -18,7 +19,7 @@ logger = logging.getLogger("tunneledzmq")
 
 # Looks after which a connection that nobody is known to have is refused, and seconds between them:
 # Wine does not know whose a socket is before something was sent or asked for through it.
-_LOOKS = 50
+_LOOKS = 20
 _STEP = 0.05
 
 
@@ -88,7 +89,8 @@ class Doorkeeper:
             unknown = []
             for question in questions:
                 ours = is_of(question.owner, found, question.ends)
-                if ours is None and question.looks < _LOOKS:
+                # Of one that has gone again, the system tells nothing more.
+                if ours is None and question.looks < _LOOKS and not look_at(question.sock)[0]:
                     unknown.append(question._replace(looks=question.looks + 1))
                 else:
                     self._call(partial(question.answer, bool(ours)))
