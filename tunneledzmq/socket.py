@@ -14,7 +14,8 @@ from .handles.pool import GatewayPool, shared_pool
 from .hub import is_green, open_beside
 from .options import SSHLike, SSHOptions, to_options
 from .shared.control import How
-from .tunnel import Pace, Tunnel
+from .shared.pace import Pace
+from .tunnel import Tunnel
 
 if TYPE_CHECKING:
     from typing_extensions import Self, TypeVar

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from ..shared.control import How, Message
 from ..shared.directory import is_ours
 from ..shared.listener import cannot_listen
+from ..shared.pace import Pace
 from .clocks import OwnClock, ProgramClock
 from .login import LoginError
 from .traffic.doorkeeper import Doorkeeper
 from .traffic.forward import Forward
 from .traffic.peers import Peer, Peers
 from .traffic.pump import Pump
-from .traffic.search import Pace
 from .traffic.servers import Listeners
 from .traffic.transport import Transport
 

@@ -16,8 +16,9 @@ from ..exceptions import TunnelError
 from ..options import SSHOptions
 from ..shared.directory import RuntimeDirectory, restore
 from ..shared.listener import cannot_listen, listen, remove_stale
+from ..shared.pace import Pace
 from ..shared.system.leg import private_leg, whose
-from ..tunnel import GivenUp, Pace, Tunnel
+from ..tunnel import GivenUp, Tunnel
 from .gateways import gateways
 from .handle import GatewayHandle, HandleEnded
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ...shared.control import How
 from ...shared.listener import endpoint_of
+from ...shared.pace import Pace
 from ...shared.system.leg import AF_UNIX
 from .connection import Connection, End
 from .delivery import Delivery
@@ -17,7 +18,6 @@ from .doorkeeper import Doorkeeper
 from .ending import STALL_TIMEOUT, Ending, Owes, is_given_up
 from .peers import Peer
 from .pump import READ, Pump
-from .search import Pace
 from .servers import Listeners, StreamServer, TCPServer
 from .visitor import Visitor
 
