@@ -18,6 +18,7 @@ from tests.peers import ROOT, Peer
 from tests.polling import wait_until
 from tests.programs import Program
 from tests.sshd import OpenSSHServer
+from tunneledzmq.run.report import summary
 from tunneledzmq.run.settings import excepted
 
 ASK = """
@@ -135,6 +136,11 @@ def test_what_is_excepted_is_connected_to_directly(
 )
 def test_patterns_match_hosts_or_addresses(pattern: str, addr: str, matches: bool) -> None:
     assert excepted(addr, [pattern]) is matches
+
+
+def test_a_report_that_somebody_has_removed_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    assert "no Python process" in summary(str(tmp_path), "me@bastion")
+    assert "was removed meanwhile" in summary(str(tmp_path / "gone"), "me@bastion")
 
 
 def test_the_programs_own_sitecustomize_is_run(

@@ -49,6 +49,8 @@ class Report:
 
 def summary(directory: str, server: str) -> str:
     """Return what all processes have done, in lines."""
+    if not os.path.isdir(directory):
+        return f"tunneledzmq run: nobody knows who connected: {directory} was removed meanwhile\n"
     lines = []
     processes = connects = 0
     for path in sorted(Path(directory).glob("[0-9]*"), key=lambda path: int(path.name)):
