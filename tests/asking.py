@@ -100,8 +100,9 @@ class AskingServer:
         acceptor.close()
         self._cut()
         await acceptor.wait_closed()
-        # What was aborted closes in the next turns of the loop.
+        # What was aborted closes in the next turns of the loop; somebody may just have come.
         for _ in range(10):
+            self._cut()
             await asyncio.sleep(0.01)
 
     def __enter__(self) -> AskingServer:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import selectors
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,6 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
+
+if sys.platform == "win32":
+    from tests.windows import far
+
+    if far.WHERE in os.environ:
+        far.take_over()
 
 from tests import leaks, logins
 from tests.deadline import (  # noqa: F401
@@ -24,10 +32,14 @@ from tests.leaks import nothing_left_behind, pytest_runtest_makereport  # noqa: 
 from tests.logins import Server, options_for
 from tests.peers import Peer
 from tests.sshd import SSHD, OpenSSHServer
+from tests.windows.chosen import UNIX
 from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
 from tunneledzmq.demo.server import EmbeddedServer
+from tunneledzmq.handles import home as homes
 
 run_directory = pytest.StashKey[Path]()
+
+collect_ignore = list(UNIX) if sys.platform == "win32" else []
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,7 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     directory = config.stash[run_directory] = Path(tempfile.mkdtemp(prefix="tz-"))
     (directory / "run").mkdir(mode=0o700)
-    os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        os.environ[name] = tempfile.tempdir = str(directory)
     config.option.basetemp = directory / "t"  # not one that has the user's name in it
     os.environ["XDG_RUNTIME_DIR"] = str(directory / "run")
     os.environ.pop("SSH_AUTH_SOCK", None)
@@ -72,6 +85,7 @@ UNUSUAL = {
         "test_names",
         "test_passed_over",
         "test_prompts",
+        "test_certificate",
     },
     "threads": {"test_connect", "test_lifetimes", "test_ordinary_life"},
 }
@@ -83,6 +97,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="every test with every server, backend and home of the gateway; takes twice as long",
     )
+    parser.addoption(
+        "--selector",
+        metavar="CLASS",
+        help="that of `selectors` which gateways use, such as PollSelector, instead of the default",
+    )
+
+
+@pytest.fixture(autouse=True)
+def chosen_selector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have gateways use the selector that `--selector` names."""
+    name = request.config.getoption("selector")
+    if name is not None:
+        use_selector(name, monkeypatch)
+
+
+def use_selector(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have gateways use a class of `selectors`, in processes and on threads."""
+    monkeypatch.setattr(selectors, "DefaultSelector", getattr(selectors, name))
+    choice = f"import selectors; selectors.DefaultSelector = selectors.{name};"
+    monkeypatch.setattr(homes, "_BOOTSTRAP", choice + homes._BOOTSTRAP)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -98,6 +132,8 @@ def _is_rare(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return False
+    if sys.platform == "win32" and callspec.params.get("backend") == "openssh":
+        return True
     unusual = []
     if callspec.params.get("server") == "asyncssh" and os.access(SSHD, os.X_OK):
         unusual.append("asyncssh")
@@ -218,7 +254,8 @@ def echo() -> Iterator[Peer]:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home directory, with its `.ssh`."""
     (tmp_path / "home" / ".ssh").mkdir(parents=True, mode=0o700)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
     return tmp_path / "home"
 
 

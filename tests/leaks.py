@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -39,14 +40,24 @@ def processes(mark: str) -> set[psutil.Process]:
     found = set()
     for process in psutil.process_iter():
         try:
-            if (
-                any(mark in word for word in process.cmdline())
-                and process.environ().get("TMPDIR") == tempfile.gettempdir()
-            ):
+            if any(mark in word for word in process.cmdline()) and _is_ours(process):
                 found.add(process)
         except psutil.Error:
             continue
     return found
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    if sys.platform == "win32":  # the run has Wine for itself
+        return process.pid != os.getpid()
+    return process.environ().get("TMPDIR") == tempfile.gettempdir()
+
+
+def children() -> set[psutil.Process]:
+    """Return the processes that this one, or one of them, has started."""
+    if sys.platform == "win32":  # Wine does not tell psutil
+        return set()
+    return set(psutil.Process().children(recursive=True))
 
 
 def runtime_directories(owner: str = "gateway") -> set[Path]:
@@ -56,8 +67,10 @@ def runtime_directories(owner: str = "gateway") -> set[Path]:
 
 
 def descriptors() -> dict[str, str]:
-    """Return this process' open descriptors, and what each is."""
-    found = {}
+    """Return this process' open descriptors, and what each is; where that can be seen."""
+    found: dict[str, str] = {}
+    if sys.platform == "win32":
+        return found
     for number in os.listdir("/proc/self/fd"):
         try:
             found[number] = os.readlink(f"/proc/self/fd/{number}")
@@ -79,7 +92,7 @@ class Belongings:
     def now(cls) -> Belongings:
         gc.collect()
         return cls(
-            set(psutil.Process().children(recursive=True)) | gateways() | masters(),
+            children() | gateways() | masters(),
             set(threading.enumerate()),
             descriptors(),
             runtime_directories("*"),

@@ -68,7 +68,7 @@ def arrived(sock: zmq.Socket[bytes], last: int, timeout: float = 20, pause: floa
     Args:
         sock: what receives.
         last: the number of the last message.
-        timeout: seconds after which what has not come counts as lost.
+        timeout: seconds of silence after which what has not come counts as lost.
         pause: seconds that the reader sleeps after each.
 
     """
@@ -78,6 +78,7 @@ def arrived(sock: zmq.Socket[bytes], last: int, timeout: float = 20, pause: floa
         if sock.poll(100):
             numbers.append(int.from_bytes(sock.recv()[:8], "big"))
             time.sleep(pause)
+            deadline = time.monotonic() + timeout
     return numbers
 
 
@@ -204,19 +205,36 @@ class PeerProgram:
 
     def run(self) -> None:
         self._say(address=self.socket.last_endpoint.decode().rstrip("\0"))
+        orders = self._orders()
         poller = zmq.Poller()
-        poller.register(sys.stdin.fileno(), zmq.POLLIN)
+        poller.register(orders, zmq.POLLIN)
         if self.kind not in ("stalled", "source"):
             poller.register(self.socket, zmq.POLLIN)
         while True:
             ready = dict(poller.poll())
             if self.socket in ready:
                 self._receive()
-            if sys.stdin.fileno() in ready:
-                line = sys.stdin.readline()
+            if orders in ready:
+                line = orders.recv()
                 if not line:
                     return
                 self._obey(json.loads(line))
+
+    @staticmethod
+    def _orders() -> zmq.Socket[bytes]:
+        """Return a socket that gets the lines of the input: Windows polls nothing else."""
+        ours, theirs = (zmq.Context.instance().socket(zmq.PAIR) for _ in range(2))
+        ours.bind("inproc://orders")
+        theirs.connect("inproc://orders")
+
+        def read() -> None:
+            with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as lines:
+                for line in lines:
+                    theirs.send(line)
+            theirs.send(b"")
+
+        threading.Thread(target=read, daemon=True).start()
+        return ours
 
     def _receive(self, at_most: int = 100) -> None:
         for _ in range(at_most):

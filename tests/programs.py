@@ -31,11 +31,13 @@ class Program(subprocess.Popen[AnyStr]):
     """A process in a session of its own: if it runs at the end of its `with`, it is killed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, start_new_session=True, **kwargs)
+        super().__init__(*args, start_new_session=sys.platform != "win32", **kwargs)
 
     def kill_all(self) -> None:
         """Kill it and its children, which may hold its output open; not once it has been reaped."""
-        if self.returncode is None:
+        if self.returncode is None and sys.platform == "win32":
+            self.kill()
+        elif self.returncode is None:
             os.killpg(self.pid, signal.SIGKILL)
 
     def __exit__(self, *exc_info: Any) -> None:
@@ -102,7 +104,8 @@ def run_program(
         try:
             output, errors = program.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            program.send_signal(signal.SIGABRT)  # it says where it waits
+            if sys.platform != "win32":
+                program.send_signal(signal.SIGABRT)  # it says where it waits
             try:
                 output, errors = program.communicate(timeout=5)
             except subprocess.TimeoutExpired:

@@ -100,6 +100,17 @@ def test_so_do_the_python_processes_that_it_starts(
     assert "4 connects to tcp:// addresses" in errors
 
 
+def test_a_process_logs_in_once_for_all_its_contexts(
+    openssh: OpenSSHServer, echo: Peer, ask: Sequence[str], tmp_path: Path
+) -> None:
+    again = f"for _ in range(3):\n{textwrap.indent(ASK, '    ')}"
+    (tmp_path / "again.py").write_text(again)
+    logins = openssh.logins()
+    output, _ = run(openssh, "--", sys.executable, str(tmp_path / "again.py"), echo.address)
+    assert output == 3 * "hello 1\n"
+    assert openssh.logins() == logins + 1
+
+
 def test_what_is_excepted_is_connected_to_directly(
     openssh: OpenSSHServer, echo: Peer, ask: Sequence[str]
 ) -> None:

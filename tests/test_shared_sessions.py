@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.polling import wait_until
 from tests.programs import run_program, start_program
 from tests.sshd import OpenSSHServer
 from tunneledzmq import SSHOptions, TunneledContext
+from tunneledzmq.handles.gateways import gateways as gateways_of_program
 
 Gateways = Callable[[], set[psutil.Process]]
 Remote = Callable[..., Peer]
@@ -114,6 +116,27 @@ def test_a_name_means_what_it_means_where_the_program_is(
         assert len(gateways()) == 2
 
 
+def test_a_relative_path_means_what_it_means_where_the_program_is(
+    openssh: OpenSSHServer,
+    echo: Peer,
+    gateways: Gateways,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = options_for(openssh, keyfile="key")
+    with (
+        TunneledContext(ssh=options) as one,
+        one.socket(zmq.REQ) as first,
+        one.socket(zmq.REQ) as second,
+    ):
+        for sock, name in ((first, "a"), (second, "b")):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "key").symlink_to(openssh.keyfile)
+            monkeypatch.chdir(tmp_path / name)
+            sock.connect(echo.address)
+        assert len(gateways()) == 2
+
+
 def test_the_end_of_a_context_leaves_those_of_others_alone(
     openssh_options: SSHOptions, echo: Peer, remote: Remote, gateways: Gateways
 ) -> None:
@@ -135,6 +158,44 @@ def test_the_end_of_a_context_leaves_those_of_others_alone(
         collector.wait_for(messages=600)
         assert gateways() == {before}
         assert sock.tunnels[0].reconnects == 0
+
+
+def test_a_context_may_end_in_the_middle_of_what_another_one_does(
+    openssh_options: SSHOptions, echo: Peer
+) -> None:
+    """As it does when it is collected: finalizers interrupt whatever the thread is doing."""
+    with TunneledContext(ssh=openssh_options) as one, one.socket(zmq.REQ) as sock:
+        sock.connect(echo.address)
+        two = TunneledContext(ssh=openssh_options)
+        ask(two, echo.address)
+        with ExitStack() as held:
+            for handle in gateways_of_program()._handles.values():
+                held.enter_context(handle._lock)
+            held.enter_context(gateways_of_program()._lock)
+            two.term()
+        round_trip(sock)
+
+
+def test_the_gateway_of_two_contexts_is_killed_and_one_has_ended(
+    openssh_options: SSHOptions, echo: Peer, gateways: Gateways
+) -> None:
+    with TunneledContext(ssh=openssh_options) as one, one.socket(zmq.REQ) as sock:
+        sock.rcvtimeo = 10_000
+        sock.connect(echo.address)
+        two = TunneledContext(ssh=openssh_options)
+        with two.socket(zmq.REQ) as other:
+            other.connect(echo.address)
+            round_trip(other)
+            [gateway] = gateways()
+            gateway.suspend()
+            other.close(linger=0)
+        two.term()  # the gateway has not heard of it
+        gateway.kill()
+        wait_until(lambda: gateways() and gateway not in gateways())
+        wait_until(lambda: sock.tunnels[0].state == "up")
+        round_trip(sock)
+        assert len(one.tunnels) == 1
+        assert sock.tunnels[0].reconnects == 1
 
 
 def test_the_end_of_a_context_ends_its_waiting_connects_alone(

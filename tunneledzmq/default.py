@@ -110,15 +110,21 @@ def default_for(sock: zmq.Socket[Any], addr: str) -> SSHOptions | None:
     context = context_of(sock)
     if context is not None and context._ssh is not None:
         ssh: SSHOptions | None = context._ssh
-    elif (program.excepts is not None and program.excepts(addr)) or any(
-        tunnel.local == addr for tunnel in shared_pool().tunnels
-    ):
+    elif program.ssh is None or _is_excepted(addr):
         ssh = None
     else:
         ssh = program.ssh
     if program.on_connect is not None:
         program.on_connect(addr, ssh)
     return ssh
+
+
+def _is_excepted(addr: str) -> bool:
+    if program.excepts is not None and program.excepts(addr):
+        return True
+    return addr.startswith("tcp://127.") and any(
+        tunnel.local == addr for tunnel in shared_pool().tunnels
+    )
 
 
 def local_for(sock: zmq.Socket[Any]) -> str | None:

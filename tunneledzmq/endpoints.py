@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from .exceptions import AddressError
 from .shared.names import is_ipv6, split_host_port
+from .shared.system.leg import HAS_UNIX_SOCKETS
 
 __all__ = ["RemoteEndpoint", "check_local", "is_tcp", "parse_remote"]
 
@@ -82,6 +83,10 @@ def check_local(local: str) -> str:
         ValueError: `local` is anything else, or could be reached from other machines.
     """
     if local.startswith("ipc://"):
+        if not HAS_UNIX_SOCKETS:
+            raise ValueError(
+                f"Python has no Unix sockets on this system: tcp://127.0.0.1:* (local={local!r})"
+            )
         path = local[len("ipc://") :]
         if not os.path.isabs(path) or "\0" in path:
             raise ValueError(f"ipc:// needs an absolute path (local={local!r})")

@@ -1,6 +1,6 @@
 """The twins for gevent: `zmq.green.Context` becomes `TunneledContext`, `connect` takes ``ssh=``.
 
-::
+Used like this:
 
     import tunneledzmq.green
 

@@ -59,7 +59,8 @@ class SSHOptions:
     """Password to log in with, tried after the keys. Default: `prompt` is asked."""
 
     agent: bool = True
-    """Whether the keys of the agent at ``$SSH_AUTH_SOCK`` are tried."""
+    """Whether the keys of the agent at ``$SSH_AUTH_SOCK`` are tried; without that, on Windows,
+    those of OpenSSH's agent, else Pageant's."""
 
     jump: SSHLike | None = ()
     """Hops before `server` (ProxyJump), in order: ``"a,b"``, :class:`SSHOptions`, or a sequence of
@@ -67,8 +68,9 @@ class SSHOptions:
     what the config file says; ``"none"``: no hops, whatever it says."""
 
     config_file: str | os.PathLike[str] | None = DEFAULT_CONFIG_FILE
-    """ssh_config(5) file. The default may be missing, and ``/etc/ssh/ssh_config`` is read after it;
-    any other file is the only one that is read, as with ``ssh -F``. `None` reads none."""
+    """ssh_config(5) file. The default may be missing, and the system's is read after it
+    (``/etc/ssh/ssh_config``; on Windows ``%ProgramData%/ssh/ssh_config``); any other file is the
+    only one that is read, as with ``ssh -F``. `None` reads none."""
 
     known_hosts: Paths | None = None
     """known_hosts file, or several. Default: ``~/.ssh/known_hosts`` and the system's. With

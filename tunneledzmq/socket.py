@@ -14,7 +14,8 @@ from .handles.pool import GatewayPool, shared_pool
 from .hub import is_green, open_beside
 from .options import SSHLike, SSHOptions, to_options
 from .shared.control import How
-from .tunnel import Pace, Tunnel
+from .shared.pace import Pace
+from .tunnel import Tunnel
 
 if TYPE_CHECKING:
     from typing_extensions import Self, TypeVar
@@ -98,7 +99,7 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
                 directly. Default: the context's `ssh` for ``tcp://`` addresses.
             local: endpoint of the local leg: ``tcp://127.0.0.1:*``, ``tcp://127.0.0.1:7000`` or
                 ``ipc:///path``. Default: the context's, else a Unix socket that is private to the
-                user.
+                user; on Windows a TCP port that only this process can use.
 
         Returns:
             A context manager that disconnects `addr`, as :meth:`zmq.Socket.connect` does.

@@ -21,7 +21,8 @@ from .handles.pool import shared_pool
 from .mixing import adopt
 from .options import Paths, SSHOptions
 from .shared.control import How
-from .tunnel import Pace, Tunnel
+from .shared.pace import Pace
+from .tunnel import Tunnel
 
 __all__ = [
     "OwnTunnel",

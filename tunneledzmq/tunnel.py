@@ -9,13 +9,13 @@ from typing import NamedTuple, Protocol
 
 from .options import SSHOptions
 from .shared.control import How
+from .shared.pace import Pace
 
 __all__ = [
     "Closing",
     "GivenUp",
     "Handle",
     "Owner",
-    "Pace",
     "State",
     "Tunnel",
     "TunnelStats",
@@ -25,19 +25,6 @@ __all__ = [
 
 class GivenUp(Exception):
     """A tunnel was closed before it was up."""
-
-
-class Pace(NamedTuple):
-    """How libzmq connects; it takes these from the socket at the connect."""
-
-    reconnect_ivl: float
-    """Seconds between its tries; 0 or less: it tries once."""
-
-    reconnect_ivl_max: float
-    """Seconds up to which they double; 0: they do not."""
-
-    heartbeat: bool
-    """Whether it may close a connection because the peer is silent."""
 
 
 class Closing(NamedTuple):
@@ -182,6 +169,9 @@ class Tunnel:
         # Set by the handle that takes it.
         self._handle: Handle | None = None
         self._id = 0
+
+        # The process that alone may use the local leg, where the system does not see to that.
+        self._process: int | None = None
 
         # What listens on the local endpoint before the gateway does.
         self._listener = listener

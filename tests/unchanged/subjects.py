@@ -42,8 +42,8 @@ class Subject:
         """Unpack what is needed, and return the directory to run it in."""
         if not self.source:
             return directory
-        command = [str(python), "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
-        command += ["--no-build-isolation", "--dest", str(directory), self.source]
+        command = [str(python), "-m", "pip", "download", "-q", "--no-deps", "--no-binary"]
+        command += [self.source, "--dest", str(directory), self.source]
         subprocess.run(command, check=True)
         [archive] = directory.glob("*.tar.gz")
         with tarfile.open(archive) as sources:

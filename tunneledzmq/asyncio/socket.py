@@ -61,7 +61,7 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
                 directly. Default: the context's `ssh` for ``tcp://`` addresses.
             local: endpoint of the local leg: ``tcp://127.0.0.1:*``, ``tcp://127.0.0.1:7000`` or
                 ``ipc:///path``. Default: the context's, else a Unix socket that is private to the
-                user.
+                user; on Windows a TCP port that only this process can use.
 
         Returns:
             What can be awaited: it waits until the SSH session is up, or raises why there is none

@@ -15,6 +15,7 @@ from ..exceptions import HostKeyError, SSHAuthenticationError, TunnelError
 from ..handles.handle import Step
 from ..handles.pool import GatewayPool
 from ..options import SSHOptions
+from ..shared.system.leg import connect_to
 from ..tunnel import Tunnel
 from .zmtp import NotZMTP, greet
 
@@ -129,10 +130,7 @@ class Check(logging.Handler):
         return next((name for name in LOGIN_STEPS if name not in self._done), LOGIN_STEPS[-1])
 
     def _connect(self, tunnel: Tunnel) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(self._timeout)
-        sock.connect(tunnel.local[len("ipc://") :])
-        return sock
+        return connect_to(tunnel.local, self._timeout)
 
     def _forward(self, tunnel: Tunnel) -> tuple[float, str]:
         start = time.monotonic()

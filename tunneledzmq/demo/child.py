@@ -39,7 +39,7 @@ class ChildProcess:
         RuntimeError: if the process did not start within ``timeout``.
     """
 
-    def __init__(self, module: str, config: dict[str, Any], *, timeout: float = 15) -> None:
+    def __init__(self, module: str, config: dict[str, Any], *, timeout: float = 30) -> None:
         self._module = module
         self._timeout = timeout
         self._lock = threading.Lock()

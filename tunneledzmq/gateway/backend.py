@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Protocol
 
-from .login import Request
+from ..shared.system.leg import HAS_UNIX_SOCKETS
+from .login import LoginError, Request
 from .session import Dialler
 from .traffic.servers import Listeners
 from .traffic.transport import Transport
@@ -31,6 +33,10 @@ def make_forwarder(
         LoginError: the options, or the config file, cannot be used.
     """
     if request.backend == "openssh":
+        if not HAS_UNIX_SOCKETS:
+            text = "backend='openssh' needs Unix sockets, which Python does not have on this system"
+            advice = "use backend='sshtunnel', the default"
+            raise LoginError("GatewayError", errno.ENOTSUP, f"{request.host}: {text}: {advice}")
         from .openssh.command import resolve as resolve_for_openssh
         from .openssh.forwarder import OpenSSHForwarder
 

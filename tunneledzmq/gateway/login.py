@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import getpass
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["HUNG_UP", "Learned", "Login", "LoginError", "Request"]
+from ..shared.system.account import user_name
+
+__all__ = ["HUNG_UP", "Learned", "Login", "LoginError", "Request", "local_user"]
 
 
 class LoginError(Exception):
@@ -125,6 +128,9 @@ class Login:
     revoked_host_keys: str | None = None
     host_key_alias: str | None = None
     host_key_algorithms: list[str] | None = None
+    ca_signature_algorithms: list[str] | None = None
+    """How an authority may sign a host's certificate; `None` for the default."""
+
     required_rsa_size: int = 1024
     """Bits."""
 
@@ -237,3 +243,19 @@ _TIMED_OUT = {
         "is only slow to decide, pass a longer connect_timeout="
     ),
 }
+
+
+def local_user() -> str:
+    """Tell whose program it is, as ssh does: by the system, and not by a variable.
+
+    Raises:
+        LoginError: nobody says.
+    """
+    name = user_name()
+    if name is not None:
+        return name
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as exc:
+        text = f"who is the user? Neither the system nor $USER says: {exc}"
+        raise LoginError("TunnelError", errno.ENOENT, text) from exc

@@ -82,7 +82,7 @@ class Questions:
         """Ask the program for the way to the server over its hop.
 
         Returns:
-            Path of a Unix socket that leads to the server.
+            The local endpoint that leads to the server.
 
         Raises:
             LoginError: there is no session with the hop.
@@ -93,10 +93,10 @@ class Questions:
         if "error" in answer:
             error = LoginError(**answer["error"])
             raise LoginError(error.kind, error.errno, f"{login.server}: hop {error.message}")
-        path: str | None = answer.get("value")
-        if path is None:
+        endpoint: str | None = answer.get("value")
+        if endpoint is None:
             raise login.given_up()
-        return path
+        return endpoint
 
     def answer(self, serial: int, message: Message) -> None:
         """Hand an answer to the thread that asked."""

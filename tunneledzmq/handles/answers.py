@@ -11,6 +11,7 @@ from typing import Protocol
 from ..endpoints import RemoteEndpoint
 from ..exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
 from ..shared.control import ControlChannel, How, Message
+from ..shared.system.leg import whose
 from ..tunnel import GivenUp, Handle, Tunnel
 from .prompt import EndOfInput, ask_user
 from .reply import Interrupted, Reply
@@ -134,10 +135,12 @@ class Answers:
         return ask_user(text, echo) if self._waiting else None
 
     def _way_over_hop(self, message: Message) -> str:
-        """Return the path of the Unix socket that leads over the hop to the server."""
+        """Return the local endpoint that leads over the hop to the server."""
         hop = self._hop
         # Where a program waits, a hop that does not let us in is asked once more.
-        if hop is None or hop.state in ("closing", "closed") or self._waiting:
+        # One that a gateway had which died may not be for this one.
+        others = hop is not None and hop._process != whose(self._handle.pid)
+        if hop is None or hop.state in ("closing", "closed") or self._waiting or others:
             jump = message["jump"]
             options = self._options.through(jump) if jump else self._options.hop
             assert options is not None
@@ -151,7 +154,7 @@ class Answers:
             except BaseException:
                 self._hop = None
                 raise
-        return hop.local[len("ipc://") :]
+        return hop.local
 
 
 def _describe(error: TunnelError) -> Message:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import threading
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..exceptions import TunnelError
 from ..options import SSHOptions
 from ..shared.directory import sweep
 from ..tunnel import GivenUp, Handle, Owner, Tunnel
 from .handle import GatewayHandle, HandleEnded
-from .request import login_request
+from .request import working_directory
 
 __all__ = ["Gateways", "gateways"]
 
@@ -27,8 +26,9 @@ class _Way(NamedTuple):
 
     options: SSHOptions
     isolate: bool
-    # What the options mean where they were written: absolute paths, and the home directory.
-    request: str
+    # What gives the options their meaning: where their paths lead, and who has the keys.
+    home: str
+    directory: str | None
     agent: str | None
 
 
@@ -66,8 +66,13 @@ class Gateways:
             TunnelError: the way over the hops has no end.
         """
         options = tunnel._options
-        request = json.dumps({**login_request(options), "directory": None})
-        way = _Way(options, isolate, request, os.environ.get("SSH_AUTH_SOCK"))
+        way = _Way(
+            options,
+            isolate,
+            os.path.expanduser("~"),
+            working_directory() if _has_relative_paths(options) else None,
+            os.environ.get("SSH_AUTH_SOCK"),
+        )
         with self._lock:
             if tunnel._user is not None:
                 self._check_depth(tunnel._user)
@@ -153,6 +158,14 @@ class Gateways:
                 names = " -> ".join(handle.options.server for handle in way)
                 raise TunnelError(errno.ELOOP, f"{user.server}: its hops lead back to it: {names}")
             handle = self._behind.get(handle)
+
+
+def _has_relative_paths(options: SSHOptions) -> bool:
+    fields: Any = options  # which are tuples by now
+    paths = [*(fields.keyfile or ()), *(fields.known_hosts or ()), fields.config_file or "~"]
+    return any(not path.startswith((os.sep, "~")) for path in paths) or any(
+        isinstance(hop, SSHOptions) and _has_relative_paths(hop) for hop in fields.jump
+    )
 
 
 _gateways = Gateways()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import queue
 import socket
 import threading
 import time
@@ -20,6 +21,8 @@ from ..exceptions import GatewayError, TunnelError
 from ..options import SSHOptions
 from ..shared.control import ControlChannel, How, Message
 from ..shared.directory import RuntimeDirectory, restore
+from ..shared.system.descriptors import socketpair
+from ..shared.system.leg import private_leg, whose
 from ..tunnel import Closing, GivenUp, Owner, Tunnel, TunnelStats
 from .answers import Answers, Hops
 from .home import Home, start_process, start_thread
@@ -97,8 +100,8 @@ class GatewayHandle:
         self._reconnects = 0
         # Those of the gateways that died, and the restarts.
         self._reconnects_before = 0
-        # Set when a context has ended.
-        self._terminated = threading.Event()
+        # Told when a context has ended, while the reader thread waits before a restart.
+        self._wakers: queue.SimpleQueue[None] | None = None
 
         # Resolved once: the program may change its working directory before a restart.
         self._request = login_request(options)
@@ -156,7 +159,8 @@ class GatewayHandle:
                 raise HandleEnded
             number = tunnel._id = next(self._ids)
             if not tunnel._local:
-                tunnel._local = f"ipc://{self._directory.path}/{number}"
+                tunnel._local = private_leg(lambda: self._directory.path, number)
+                tunnel._process = whose(None if tunnel._user is None else tunnel._user.pid)
             self._opening[number] = reply
             self._tunnels[number] = tunnel
             control = self._control
@@ -249,16 +253,18 @@ class GatewayHandle:
     def terminate(self, owner: Owner) -> None:
         """Have what is left of a context's tunnels delivered: nothing new comes for them.
 
-        They end when that is done, and the gateway with its last tunnel.
+        They end when that is done, and the gateway with its last tunnel. Takes no locks: finalizers
+        of contexts call it.
         """
-        with self._lock:
-            mine = {n: tunnel for n, tunnel in self._tunnels.items() if tunnel._owner is owner}
-            for tunnel in mine.values():
-                # A restart in between leaves it out.
-                tunnel._terminated = True
+        mine = [n for n, tunnel in list(self._tunnels.items()) if tunnel._owner is owner]
+        for number in mine:
+            tunnel = self._tunnels.get(number)
+            if tunnel is not None:
+                tunnel._terminated = True  # a restart in between leaves it out
         if mine:
-            self._terminated.set()
-            self._control.send({"type": "terminated", "ids": list(mine)})
+            self._control.send({"type": "terminated", "ids": mine})
+            if (wakers := self._wakers) is not None:
+                wakers.put(None)
         for number, reply in list(self._opening.items()):
             if number in mine:
                 reply.interrupt(zmq.ContextTerminated())
@@ -269,7 +275,7 @@ class GatewayHandle:
         try:
             # Before a restart somebody may have removed it.
             restore(self._directory.path)
-            ours, theirs = socket.socketpair()
+            ours, theirs = socketpair()
         except OSError as exc:
             raise _cannot_start(self.server, exc) from exc
         control = ControlChannel(ours)
@@ -292,6 +298,8 @@ class GatewayHandle:
         except BaseException:
             ours.close()
             raise
+        if home.pid is not None:
+            control.peer = home.pid
         return control, home
 
     def _run(self) -> None:
@@ -327,16 +335,18 @@ class GatewayHandle:
             logger.error("%s", exc)
             return False
         with self._lock:
-            for number, tunnel in self._tunnels.items():
-                if not tunnel._terminated:
-                    control.send(_open_message(tunnel, again=number not in self._opening))
+            opened = {n: tunnel for n, tunnel in self._tunnels.items() if not tunnel._terminated}
+            for number, tunnel in opened.items():
+                control.send(_open_message(tunnel, again=number not in self._opening))
             self._control = control
-            terminated = [tunnel for tunnel in self._tunnels.values() if tunnel._terminated]
-        for tunnel in terminated:
-            self._forget(tunnel)
         # From here on close() and terminate() speak to the new one; these came before.
         for message in list(self._closing.values()):
             control.send(message)
+        for number, tunnel in list(self._tunnels.items()):
+            if tunnel._terminated and number in opened:
+                control.send({"type": "terminated", "ids": [number]})
+            elif tunnel._terminated:
+                self._forget(tunnel)
         return True
 
     def _lasting(self) -> list[Tunnel]:
@@ -347,9 +357,11 @@ class GatewayHandle:
     def _wait(self, seconds: float) -> bool:
         """Wait as long as there are such tunnels; tell whether there are."""
         end = time.monotonic() + seconds
+        wakers = self._wakers = queue.SimpleQueue()
         while self._lasting() and (left := end - time.monotonic()) > 0:
-            self._terminated.wait(left)
-            self._terminated.clear()
+            with suppress(queue.Empty):
+                wakers.get(timeout=left)
+        self._wakers = None
         return bool(self._lasting())
 
     def _end(self, error: Exception) -> None:
@@ -476,6 +488,7 @@ def _open_message(tunnel: Tunnel, *, again: bool) -> Message:
         "host": host.strip("[]"),
         "port": int(port),
         "local": tunnel.local,
+        "owner": tunnel._process,
         "pace": tunnel._pace,
         "again": again,
         "listener": None if again else _copy(tunnel._listener),

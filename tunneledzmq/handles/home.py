@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import select
-import signal
 import socket
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Protocol
 from ..exceptions import GatewayError
 from ..shared.directory import STDERR
 from ..shared.interpreter import find_interpreter, is_called_python
+from ..shared.system.leg import HAS_UNIX_SOCKETS
 
 __all__ = ["Home", "start_process", "start_thread"]
 
@@ -128,23 +128,21 @@ class _Process:
         path = list(_absolute(sys.path))
         proof = proves = -1
         try:
-            import subprocess  # not before it is needed: it takes 20 ms
+            # Takes 20 ms, and only now it is needed.
+            from ..shared.system.process import CAN_PROVE, start
 
-            proof, proves = (-1, -1) if is_called_python(interpreter) else os.pipe()
+            if not is_called_python(interpreter):
+                if not CAN_PROVE:
+                    raise _NoInterpreter(f"{interpreter} does not have the name of one")
+                proof, proves = os.pipe()
             with open(self._stderr, "ab", opener=_private) as stderr:
-                self._popen = subprocess.Popen(
-                    [
-                        *(interpreter, "-I", "-c", _BOOTSTRAP),
-                        *(str(proves), str(control.fileno()), _PACKAGE, *path),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=stderr,
-                    pass_fds=(control.fileno(), lock, *([proves] if proves >= 0 else [])),
-                    env={**os.environ, _MARK: "1"},
-                    # Ctrl-C in the terminal is for the program.
-                    start_new_session=True,
-                    cwd="/",
+                self._popen = start(
+                    [interpreter, "-I", "-c", _BOOTSTRAP, str(proves)],
+                    [_PACKAGE, *path],
+                    control,
+                    (lock, proves) if proves >= 0 else (lock,),
+                    stderr,
+                    {**os.environ, _MARK: "1"},
                 )
         except OSError as exc:
             if isinstance(exc, (FileNotFoundError, PermissionError)):
@@ -167,9 +165,9 @@ class _Process:
                 return
         finally:
             os.close(proof)
-        with suppress(OSError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
-        self._popen.wait()
+        from ..shared.system.process import kill_all
+
+        kill_all(self._popen)
         raise _NoInterpreter(f"{interpreter} does not run Python code that it is given")
 
     def wait(self) -> str:
@@ -194,8 +192,10 @@ class _Thread:
         # All of it on the program's thread: a class that is made on another one (dataclasses call
         # exec) makes Python forget that it ends because of Ctrl-C, and with what status.
         from ..gateway.gateway import Gateway
-        from ..gateway.openssh import forwarder as openssh_forwarder  # noqa: F401
         from ..gateway.sshtunnel import forwarder  # noqa: F401
+
+        if HAS_UNIX_SOCKETS:
+            from ..gateway.openssh import forwarder as openssh_forwarder  # noqa: F401
 
         # The program goes on using its own end; this one belongs to the gateway.
         self._control = control.dup()

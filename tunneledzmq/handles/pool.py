@@ -16,7 +16,9 @@ from ..exceptions import TunnelError
 from ..options import SSHOptions
 from ..shared.directory import RuntimeDirectory, restore
 from ..shared.listener import cannot_listen, listen, remove_stale
-from ..tunnel import GivenUp, Pace, Tunnel
+from ..shared.pace import Pace
+from ..shared.system.leg import private_leg, whose
+from ..tunnel import GivenUp, Tunnel
 from .gateways import gateways
 from .handle import GatewayHandle, HandleEnded
 
@@ -98,15 +100,17 @@ class GatewayPool:
             zmq.ContextTerminated: the context terminates.
         """
         self._check_open()
+        process = whose(None) if local is None else None
         try:
             if local is None:
-                local = f"ipc://{self._own_directory()}/{next(self._numbers)}"
+                local = private_leg(self._own_directory, next(self._numbers))
             listener, local = listen(local)
         except OSError as exc:
             text = cannot_listen(options.server, local or "a Unix socket", exc)
             raise TunnelError(exc.errno or errno.EIO, text) from exc
         tunnel = Tunnel(str(remote), options, local, listener, pace=pace)
         tunnel._owner = self
+        tunnel._process = process
         self._begun[tunnel] = None
         return tunnel
 

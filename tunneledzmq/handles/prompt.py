@@ -7,8 +7,9 @@ import getpass
 import os
 import shutil
 from collections.abc import Callable
-from io import RawIOBase
 from typing import Any
+
+from ..shared.system.terminal import ask_on_terminal
 
 __all__ = ["EndOfInput", "ask_user"]
 
@@ -37,10 +38,11 @@ def ask_user(text: str, echo: bool) -> str | None:
     if replaced is not None:
         return _ask_in_notebook(replaced, text)
     try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+        return ask_on_terminal(text, echo)
+    except EOFError as exc:
+        raise EndOfInput from exc
     except OSError:
         return None if program is None else _ask_by(program, text)
-    return _ask_on_terminal(terminal, text, echo)
 
 
 # The program that ssh would run
@@ -86,25 +88,3 @@ def _ask_in_notebook(ask: Callable[[str], Any], text: str) -> str | None:
         raise EndOfInput from exc
     except (NotImplementedError, LookupError):  # whoever runs the cell cannot be asked
         return None
-
-
-# The terminal
-
-
-def _ask_on_terminal(terminal: int, text: str, echo: bool) -> str | None:
-    with open(terminal, "r+b", buffering=0) as raw:
-        # A program in the background would be stopped, not asked.
-        if os.tcgetpgrp(raw.fileno()) != os.getpgrp():
-            return None
-        try:
-            return _read_visibly(raw, text) if echo else getpass.getpass(text)
-        except EOFError as exc:
-            raise EndOfInput from exc
-
-
-def _read_visibly(terminal: RawIOBase, text: str) -> str:
-    terminal.write(text.encode())
-    line = terminal.readline()
-    if not line:
-        raise EOFError
-    return line.decode(errors="replace").rstrip("\n")

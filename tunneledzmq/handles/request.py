@@ -8,7 +8,7 @@ from typing import Any
 from ..options import DEFAULT_CONFIG_FILE, NO_HOPS, SSHOptions
 from ..shared.control import Message
 
-__all__ = ["login_request"]
+__all__ = ["login_request", "working_directory"]
 
 
 def login_request(options: SSHOptions) -> Message:
@@ -20,7 +20,7 @@ def login_request(options: SSHOptions) -> Message:
         "user": user,
         "port": port,
         "home": os.path.expanduser("~"),
-        "directory": _working_directory(),
+        "directory": working_directory(),
         "keyfiles": options.keyfile and _absolute(options.keyfile),
         "passphrase": options.passphrase,
         "password": options.password,
@@ -39,7 +39,8 @@ def login_request(options: SSHOptions) -> Message:
     }
 
 
-def _working_directory() -> str:
+def working_directory() -> str:
+    """Return the working directory, also where there is none any more."""
     try:
         return os.getcwd()
     except OSError:  # it has been removed
@@ -47,5 +48,5 @@ def _working_directory() -> str:
 
 
 def _absolute(paths: Any) -> list[str]:
-    here = _working_directory()
+    here = working_directory()
     return [os.path.normpath(os.path.join(here, os.path.expanduser(path))) for path in paths]

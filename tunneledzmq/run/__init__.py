@@ -14,6 +14,7 @@ from types import FrameType
 from ..arguments import add_ssh_arguments, ssh_fields
 from ..options import SSHOptions
 from ..shared.directory import RuntimeDirectory
+from ..shared.system.process import become
 from .report import summary
 from .settings import Settings, environment
 
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        fields = ssh_fields(arguments)
+        fields = {**ssh_fields(arguments), "persist": arguments.persist}
         SSHOptions(**fields)
         settings = Settings.make(fields, arguments.excepts, arguments.local)
     except (ValueError, TypeError) as exc:
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> int:
     command = [arguments.program, *arguments.arguments]
     try:
         if not arguments.verbose:
-            os.execvpe(command[0], command, environment(settings))
+            become(command, environment(settings))
         directory = RuntimeDirectory("run")
         try:
             status = _run(command, environment(settings._replace(report=directory.path)))
@@ -96,7 +97,9 @@ def _run(command: list[str], env: dict[str, str]) -> int:
     before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
     for names, handler in ((_FORWARDED, forward), (_LEFT_TO_IT, _ignore)):
         for name in names:
-            number = getattr(signal, name)
+            number = getattr(signal, name, None)
+            if number is None:
+                continue  # the system has no such signal
             # What is ignored (nohup) stays so, for the program as well.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, handler)
@@ -133,6 +136,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="connect directly to what matches, as HOST or HOST:PORT, with *, ? and [...]; may be "
         "repeated (default: nothing, not even loopback)",
+    )
+    parser.add_argument(
+        "--persist",
+        metavar="SECONDS",
+        type=float,
+        default=10,
+        help="how long a process keeps a session that none of its sockets uses, for the next one "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--local",

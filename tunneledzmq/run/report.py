@@ -40,7 +40,7 @@ class Report:
         # The directory is gone when the program is: what is left of it goes on without.
         with suppress(OSError):
             path = os.path.join(self._directory, str(os.getpid()))
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
                 os.write(descriptor, json.dumps(line).encode() + b"\n")
             finally:

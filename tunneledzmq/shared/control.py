@@ -7,7 +7,7 @@ type       further members                                            meaning
 =========  =========================================================  ==========================
 ``login``  ``request``, ``directory``, ``log_level``                  first message, once
 ``open``   ``id``, ``host``, ``port``, ``local``, ``pace``,           open tunnel `id`, for a libzmq
-           ``again``, ``listener``                                    that connects at this pace;
+           ``again``, ``listener``, ``owner``                         that connects at this pace;
                                                                       ``again`` after a restart
 ``close``  ``id``, ``linger`` (ms, -1 for ever), ``how`` (`How`)      libzmq gives it up
 ``stats``  ``id``, ``serial``                                         ask for counters
@@ -18,7 +18,8 @@ type       further members                                            meaning
 
 ``pace`` is `None` where no libzmq connects (another gateway's session goes through the tunnel), or
 has the fields of `Pace`. ``listener`` is `None`, or a socket that listens on ``local`` already: its
-descriptor travels beside the line (SCM_RIGHTS).
+descriptor travels beside the line (SCM_RIGHTS), or the line has what Windows needs to know of it.
+``owner`` is the process that alone may connect, or `None`: see :mod:`.system.leg`.
 
 End of file from the program means that it has ended, or its context has: nothing new will come.
 
@@ -51,6 +52,7 @@ type        further members                                           meaning
 from __future__ import annotations
 
 import json
+import os
 import queue
 import socket
 import threading
@@ -58,6 +60,8 @@ from collections import deque
 from contextlib import suppress
 from enum import Enum
 from typing import Any
+
+from .system import descriptors
 
 __all__ = ["ControlChannel", "How", "Message"]
 
@@ -85,6 +89,9 @@ class ControlChannel:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self.peer = os.getpid()
+        """The process that listeners are sent to; whoever starts one sets it."""
+
         self._partial = b""
         # Descriptors that came before the end of their lines.
         self._descriptors: deque[int] = deque()
@@ -104,7 +111,9 @@ class ControlChannel:
         A socket under ``listener`` is sent as a descriptor, and closed here.
         """
         listener = message.get("listener")
-        line = json.dumps({**message, "listener": True} if listener else message)
+        if listener is not None:
+            message = {**message, "listener": descriptors.give(listener, self.peer)}
+        line = json.dumps(message)
         self._outgoing.put((line.encode() + b"\n", listener))
         while not self._outgoing.empty() and self._sending.acquire(blocking=False):
             try:
@@ -120,7 +129,7 @@ class ControlChannel:
     def _send_now(self, line: bytes, listener: socket.socket | None) -> None:
         try:
             if listener is not None:
-                line = line[socket.send_fds(self._sock, [line], [listener.fileno()]) :]
+                line = descriptors.send(self._sock, line, listener)
             self._sock.sendall(line)
         except OSError:
             pass
@@ -131,10 +140,10 @@ class ControlChannel:
     def receive(self) -> list[Message] | None:
         """Wait for data and return the messages that are complete; `None` at the end of file."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._sock, 1 << 16, 16)
+            data, beside = descriptors.receive(self._sock, 1 << 16)
         except OSError:
-            data, descriptors = b"", []
-        self._descriptors.extend(descriptors)
+            data, beside = b"", []
+        self._descriptors.extend(beside)
         if not data:
             return None
         *lines, self._partial = (self._partial + data).split(b"\n")
@@ -143,10 +152,7 @@ class ControlChannel:
     def _message(self, line: bytes) -> Message:
         message: Message = json.loads(line)
         if message.get("listener"):
-            # Without a descriptor left for it, the kernel has dropped it.
-            message["listener"] = (
-                socket.socket(fileno=self._descriptors.popleft()) if self._descriptors else None
-            )
+            message["listener"] = descriptors.take(message["listener"], self._descriptors)
         return message
 
     def shutdown(self) -> None:

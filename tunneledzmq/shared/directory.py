@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+
+from .system import account
+from .system.leg import HAS_UNIX_SOCKETS
+from .system.locks import LOCK_IS_IN_THE_WAY, lock_directory
 
 __all__ = [
     "STDERR",
@@ -36,6 +38,8 @@ _MARK = ".tunneledzmq"
 # in a directory: those that ssh makes of its ControlPath.
 _LONGEST_BASE = 103 - len("/tunneledzmq-gateway-12345678/s1/ssh.1234567890123456")
 
+_NO_LINK: int = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
 # Locks on directories that were removed by somebody else and made anew, by their paths.
 _restored: dict[str, int] = {}
 
@@ -57,7 +61,7 @@ class RuntimeDirectory:
         while True:
             self.path = tempfile.mkdtemp(prefix=PREFIXES[owner], dir=choose_base())
             try:
-                self.lock = _lock(self.path)
+                self.lock = _lock(self.path, create=True)
                 _mark(self.path)
             except (BlockingIOError, FileNotFoundError):
                 continue  # swept by another program before it was locked
@@ -113,7 +117,7 @@ def restore(path: str) -> None:
     if path in _restored:
         os.close(_restored.pop(path))
     with suppress(BlockingIOError):
-        _restored[path] = _lock(path)
+        _restored[path] = _lock(path, create=True)
     _mark(path)
 
 
@@ -136,7 +140,15 @@ def sweep() -> None:
 
 
 def _sweep_one(path: str) -> None:
-    lock = _lock(path)
+    try:
+        lock = _lock(path)
+    except FileNotFoundError:
+        os.rmdir(path)  # as below
+        return
+    if LOCK_IS_IN_THE_WAY:
+        os.close(lock)
+        remove(path)
+        return
     try:
         if os.path.lexists(os.path.join(path, _MARK)):
             remove(path)
@@ -153,7 +165,7 @@ def is_ours(path: str) -> bool:
 
 def _mark(path: str) -> None:
     mark = os.path.join(path, _MARK)
-    os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | _NO_LINK, 0o600))
 
 
 def choose_base() -> str:
@@ -166,8 +178,13 @@ def choose_base() -> str:
         return base
     raise OSError(
         errno.ENOENT,
-        "no directory for Unix sockets: TMPDIR and XDG_RUNTIME_DIR name none that exists, may be "
-        f"written by this user alone, and has a path of at most {_LONGEST_BASE} bytes of UTF-8",
+        (
+            "no directory for Unix sockets: TMPDIR and XDG_RUNTIME_DIR name none that exists, may "
+            "be written by this user alone, and has a path of at most "
+            f"{_LONGEST_BASE} bytes of UTF-8"
+        )
+        if HAS_UNIX_SOCKETS
+        else "no directory for temporary files: TEMP and TMP name none that may be written",
     )
 
 
@@ -183,34 +200,22 @@ def _is_fit(base: str) -> bool:
     # pyzmq writes a path in UTF-8; what this locale cannot read of it is no text to that.
     with suppress(OSError, UnicodeEncodeError):
         base.encode()
-        status = os.stat(base)
-        others_may_write = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
         return (
             os.path.isabs(base)
-            and len(os.fsencode(base)) <= _LONGEST_BASE
-            and status.st_uid in (0, os.getuid())
-            and not others_may_write
+            and (len(os.fsencode(base)) <= _LONGEST_BASE or not HAS_UNIX_SOCKETS)
+            and account.is_fit(os.stat(base))
             and os.access(base, os.W_OK | os.X_OK)
         )
     return False
 
 
 def _is_private(path: str) -> bool:
-    status = os.lstat(path)
-    return (
-        stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
-    )
+    return account.is_private(os.lstat(path))
 
 
-def _lock(path: str) -> int:
-    """Open and lock a directory; an OSError means that somebody holds it."""
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise
-    return lock
+def _lock(path: str, *, create: bool = False) -> int:
+    """Lock a directory; an OSError means that somebody holds it."""
+    return lock_directory(path, os.path.join(path, _MARK), create=create)
 
 
 def _after_fork() -> None:

@@ -7,17 +7,18 @@ import socket
 import stat
 from contextlib import suppress
 
+from .system.leg import AF_UNIX
+from .system.ports import before_listen, claim_port
+
 __all__ = [
     "BACKLOG",
     "address_of",
     "beside",
     "bind_private",
     "cannot_listen",
-    "claim_port",
     "endpoint_of",
     "listen",
     "remove_stale",
-    "share_port",
     "take_place",
 ]
 
@@ -33,7 +34,7 @@ def listen(local: str) -> tuple[socket.socket, str]:
     """
     address = address_of(local)
     if isinstance(address, str):
-        listener = socket.socket(socket.AF_UNIX)
+        listener = socket.socket(AF_UNIX)
         try:
             bind_private(listener, address)
             listener.listen(BACKLOG)
@@ -43,7 +44,7 @@ def listen(local: str) -> tuple[socket.socket, str]:
         return listener, local
     listener = claim_port(address)
     try:
-        share_port(listener, True)
+        before_listen(listener)
         listener.listen(BACKLOG)
     except BaseException:
         listener.close()
@@ -97,50 +98,12 @@ def take_place(sock: socket.socket, path: str, *, ours: bool) -> None:
     bind_private(sock, path)
 
 
-def claim_port(address: tuple[str, int]) -> socket.socket:
-    """Return a TCP socket that has a port for itself, without listening on it.
-
-    Args:
-        address: host and port; 0 for any port.
-
-    Raises:
-        OSError: the port is taken, or cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as chosen:
-        share_port(chosen, True)
-        chosen.bind(address)
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            share_port(sock, True)
-            # By its number: Linux takes a port that it chose itself back from who stops listening.
-            sock.bind(chosen.getsockname())
-            chosen.close()
-            # Only to listen tells whether the port is somebody else's.
-            sock.listen(1)
-            share_port(sock, False)
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        except BaseException:
-            sock.close()
-            raise
-    return sock
-
-
-def share_port(sock: socket.socket, share: bool) -> None:
-    """Let others bind to the port of a TCP socket, such as connections that are left in the kernel.
-
-    Not shared and not listening, Linux keeps it for us.
-    """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, share)
-
-
 def remove_stale(path: str) -> None:
     """Remove a Unix socket that nobody listens on any more; leave everything else alone."""
     with suppress(OSError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return
-        with socket.socket(socket.AF_UNIX) as probe:
+        with socket.socket(AF_UNIX) as probe:
             # A listener whose queue is full would keep us waiting.
             probe.setblocking(False)
             try:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tunneledzmq.gateway.traffic.ending import Ending, Owes, is_given_up
-from tunneledzmq.gateway.traffic.search import Pace
 from tunneledzmq.shared.control import How
+from tunneledzmq.shared.pace import Pace
 
 FOR_EVER = float("inf")
 

@@ -7,7 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneledzmq.gateway.traffic.search import Pace, Search, Sight
+from tunneledzmq.gateway.traffic.search import Search, Sight
+from tunneledzmq.shared.pace import Pace
 
 PACES = st.builds(
     Pace, st.sampled_from([0.01, 0.1, 1.0]), st.sampled_from([0.0, 0.5, 3.0, 30.0]), st.booleans()

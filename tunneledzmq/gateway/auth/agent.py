@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import os
-import socket
-import time
 from collections.abc import Callable
 
 from ..login import Login
 from ..wire import Reader, pack_string
+from .door import exchange, usual_door
 from .publickey import PublicKey
 
 __all__ = ["Agent", "AgentError", "AgentTimeout"]
@@ -24,12 +23,6 @@ _SIGN_RESPONSE = 14
 # Which hash an RSA key is to sign with.
 _FLAGS = {"rsa-sha2-256": 2, "rsa-sha2-512": 4}
 
-# Bytes of an answer at most, as OpenSSH has it.
-_MAX_ANSWER = 1 << 18
-
-# Seconds between looks at whether the answer is still wanted.
-_STEP = 0.1
-
 
 class AgentError(Exception):
     """The agent does not do what it was asked for; the text says why."""
@@ -40,12 +33,12 @@ class AgentTimeout(AgentError):
 
 
 class Agent:
-    """The agent that listens at a Unix socket.
+    """The agent behind a door.
 
     Each request takes a connection of its own, so that there is none to be left open.
 
     Args:
-        path: the socket.
+        path: the door.
     """
 
     def __init__(self, path: str) -> None:
@@ -58,7 +51,7 @@ class Agent:
         if not login.agent or path == "none":
             return None
         if path in (None, "SSH_AUTH_SOCK"):
-            path = os.environ.get("SSH_AUTH_SOCK")
+            path = os.environ.get("SSH_AUTH_SOCK") or usual_door()
         elif path.startswith("$"):
             path = os.environ.get(path[1:].removeprefix("{").removesuffix("}"))
         return cls(path) if path else None
@@ -119,37 +112,13 @@ class Agent:
     def _ask(
         self, request: bytes, timeout: float, wanted: Callable[[], bool]
     ) -> tuple[int, Reader]:
-        deadline = time.monotonic() + timeout
         try:
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.settimeout(timeout)
-                sock.connect(self.path)
-                sock.sendall(pack_string(request))
-                sock.settimeout(_STEP)
-                size = Reader(_receive(sock, 4, deadline, wanted)).uint32()
-                if not 0 < size <= _MAX_ANSWER:
-                    raise AgentError("it speaks another protocol")
-                answer = _receive(sock, size, deadline, wanted)
+            answer = exchange(self.path, request, timeout, wanted)
         except TimeoutError as exc:
             raise AgentTimeout(f"it did not answer within {timeout:.3g} s") from exc
         except OSError as exc:
             raise AgentError(exc.strerror or str(exc)) from exc
         return answer[0], Reader(answer[1:])
-
-
-def _receive(sock: socket.socket, size: int, deadline: float, wanted: Callable[[], bool]) -> bytes:
-    data = b""
-    while len(data) < size:
-        if time.monotonic() >= deadline or not wanted():
-            raise TimeoutError
-        try:
-            piece = sock.recv(size - len(data))
-        except TimeoutError:
-            continue
-        if not piece:
-            raise AgentError("it hung up")
-        data += piece
-    return data
 
 
 def _always() -> bool:

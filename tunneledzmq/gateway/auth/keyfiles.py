@@ -14,6 +14,7 @@ from typing import Any
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from ...shared.system.account import readable_by_others
 from ...shared.text import printable
 from ..wire import Reader
 from .publickey import PublicKey, parse_line
@@ -146,7 +147,7 @@ class KeyFile:
             except ValueError as exc:
                 raise self._unknown_format(text) from exc
             return
-        if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077:
+        if readable_by_others(status):
             raise KeyFileError(
                 errno.EACCES,
                 f"the key file {self.path} can be read by others, so it is not used: "

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+from ...shared.system.account import SYSTEM_SSH_DIRECTORY, open_to_others
 from ..login import LoginError
 from ..reach.shell import ShellCommand
 from .addresses import canonical_host
 from .match import Block, Situation, matches, parse_host, parse_match
-from .ownership import open_to_others
 from .syntax import split_arguments, split_line
 from .tokens import HOST_NAME_TOKENS, Tokens
 from .wildcards import match_list
@@ -30,8 +30,6 @@ from .words import UNSET, canonical_word, is_known, parser_of
 __all__ = ["ClientConfig", "Statement"]
 
 logger = logging.getLogger("tunneledzmq")
-
-SYSTEM_DIRECTORY = "/etc/ssh"
 
 # OpenSSH's READCONF_MAX_DEPTH.
 _MAX_DEPTH = 16
@@ -256,8 +254,9 @@ class ClientConfig:
                 if not of_user:
                     raise ValueError(f"bad include path {pattern}")
                 pattern = self._tokens.expand_home(pattern)
-            pattern = re.sub(r"\\(.)", lambda match: glob.escape(match[1]), pattern)
-            directory = os.path.join(self._tokens.home, ".ssh") if of_user else SYSTEM_DIRECTORY
+            if os.sep == "/":
+                pattern = re.sub(r"\\(.)", lambda match: glob.escape(match[1]), pattern)
+            directory = os.path.join(self._tokens.home, ".ssh") if of_user else SYSTEM_SSH_DIRECTORY
             yield from sorted(glob.glob(os.path.join(directory, pattern)))
 
     def _include(self, path: str, block: int, depth: int, of_user: bool, where: str) -> None:
@@ -290,4 +289,4 @@ class ClientConfig:
 
 def _open_at_once(path: str, flags: int) -> int:
     # Nobody may be writing to a FIFO.
-    return os.open(path, flags | os.O_NONBLOCK)
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -8,8 +8,9 @@ import socket
 from contextlib import suppress
 from typing import Any
 
+from ...shared.system.account import SYSTEM_SSH_DIRECTORY
 from ..login import Login, LoginError, Request
-from .files import SYSTEM_DIRECTORY, ClientConfig, Statement
+from .files import ClientConfig, Statement
 from .settings import DEFAULT_PORT, Settings
 from .tokens import Tokens
 
@@ -66,6 +67,7 @@ def resolve(request: Request) -> Login:
         revoked_host_keys=settings.path("revokedhostkeys"),
         host_key_alias=tokens.host_key_alias,
         host_key_algorithms=settings.get("hostkeyalgorithms"),
+        ca_signature_algorithms=settings.get("casignaturealgorithms"),
         required_rsa_size=max(_MIN_RSA_SIZE, settings.get("requiredrsasize", 0)),
         pubkey_accepted_algorithms=settings.get("pubkeyacceptedalgorithms"),
         keyfiles=request.keyfiles,
@@ -115,7 +117,7 @@ def _read_files(request: Request, config: ClientConfig, path: str) -> None:
         with suppress(*missing):
             config.read(path, of_user=True, check_owner=request.default_config)
         if request.default_config:
-            path = os.path.join(SYSTEM_DIRECTORY, "ssh_config")
+            path = os.path.join(SYSTEM_SSH_DIRECTORY, "ssh_config")
             with suppress(*missing):
                 config.read(path, of_user=False)
     except (OSError, ValueError) as exc:
@@ -150,7 +152,7 @@ def _global_known_hosts(request: Request, settings: Settings) -> list[str]:
         return []
     if settings.get("globalknownhostsfile") is not None:
         return settings.plain_path_list("globalknownhostsfile")
-    return [os.path.join(SYSTEM_DIRECTORY, f"ssh_known_hosts{suffix}") for suffix in ("", "2")]
+    return [os.path.join(SYSTEM_SSH_DIRECTORY, f"ssh_known_hosts{suffix}") for suffix in ("", "2")]
 
 
 def _identity_files(request: Request, settings: Settings) -> list[str]:

@@ -9,6 +9,7 @@ import socket
 from dataclasses import dataclass
 
 from ...shared.names import is_valid_host, is_valid_user
+from ...shared.system.account import user_id
 
 __all__ = ["HOST_NAME_TOKENS", "PROXY_TOKENS", "Tokens"]
 
@@ -116,7 +117,7 @@ class Tokens:
             "L": socket.gethostname().partition(".")[0],
             "d": self.home,
             "h": self.host,
-            "i": str(os.getuid()),
+            "i": str(user_id()),
             "j": self.jump,
             "k": self.host_key_alias or self.host_argument,
             "l": socket.gethostname(),

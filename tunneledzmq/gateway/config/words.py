@@ -118,6 +118,7 @@ HONOURED: dict[str, Parser] = {
     "globalknownhostsfile": _names,
     "hashknownhosts": _flag,
     "hostkeyalgorithms": _algorithms,
+    "casignaturealgorithms": _algorithms,
     "hostkeyalias": _string,
     "hostname": _string,
     "identitiesonly": _flag,
@@ -190,7 +191,7 @@ REFUSED: dict[str, Refusal] = {
 
 _OF_OPENSSH = """
 addkeystoagent canonicaldomains canonicalizefallbacklocal canonicalizemaxdots
-canonicalizepermittedcnames casignaturealgorithms channeltimeout
+canonicalizepermittedcnames channeltimeout
 clearallforwardings connectionattempts controlmaster controlpath controlpersist dynamicforward
 enableescapecommandline enablesshkeysign escapechar exitonforwardfailure fingerprinthash
 forkafterauthentication forwardagent forwardx11 forwardx11timeout forwardx11trusted gatewayports

@@ -6,10 +6,12 @@ import errno
 import os
 import re
 import shlex
-import stat
 from collections.abc import Iterable, Sequence
 
+from ...shared.system.account import readable_by_others
 from ..login import HUNG_UP, Login, LoginError
+from ..trust.host_key import ask_authority
+from ..trust.known_hosts import KnownHosts
 from .said import Said
 
 __all__ = ["changed_host_key", "login_error", "unknown_host_key"]
@@ -67,6 +69,14 @@ def unknown_host_key(login: Login, name: str, kind: str, key: str = "") -> Login
         host, port = login.host, str(login.port)
     file = (login.user_known_hosts or ["~/.ssh/known_hosts"])[0]
     whose = f"{key} of the hop {name}".strip() if of_hop else key
+    known_as = (login.host_key_alias, 22) if login.host_key_alias else (host, int(port))
+    if _has_authority(login, *known_as):
+        return login.no_trust(
+            errno.EACCES,
+            f"the host key {whose} is not known, and no @cert-authority of known_hosts vouches for "
+            f"it. {ask_authority(known_as[0])}",
+            "UnknownHostKeyError",
+        )
     return login.no_trust(
         errno.EACCES,
         f"the host key {whose} is not in {', '.join(login.user_known_hosts)}. If that is the "
@@ -74,6 +84,13 @@ def unknown_host_key(login: Login, name: str, kind: str, key: str = "") -> Login
         f"{shlex.quote(file)} (or strict_host_key_checking='accept-new')",
         "UnknownHostKeyError",
     )
+
+
+def _has_authority(login: Login, host: str, port: int) -> bool:
+    try:
+        return KnownHosts.load(login.user_known_hosts).has_authority(host, port)
+    except OSError:
+        return False
 
 
 def _host_key(said: Said) -> str:
@@ -131,7 +148,7 @@ def _unusable_keyfiles(paths: Iterable[str], said: Said) -> Iterable[str]:
             status = os.stat(path)
         except OSError:
             continue  # of a key in the agent
-        if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077:
+        if readable_by_others(status):
             yield f"the key file {path} can be read by others: chmod 600 {shlex.quote(path)}"
         elif unusable := said.find(rf'Load key "{re.escape(path)}": (.*)'):
             yield f"the key file {path} cannot be used: {unusable[1]}"

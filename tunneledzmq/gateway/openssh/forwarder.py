@@ -17,8 +17,9 @@ from itertools import count
 
 from ...shared.directory import restore
 from ...shared.listener import address_of
+from ...shared.system.tcp import watch_peer
 from ..attempt import Attempt
-from ..reach.connect import connect, watch_peer
+from ..reach.connect import connect
 from ..traffic.servers import StreamServer, TCPServer
 from ..traffic.transport import Transport
 from . import mux

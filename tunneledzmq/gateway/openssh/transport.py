@@ -280,6 +280,7 @@ class OpenSSHTransport:
             channel.after_fork()
         for watched in (self._keeper, self._wakened, self._waker):
             watched.sock.close()
+        self.pump.after_fork()
         if self._process is not None:
             self._process.after_fork()
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import socket
 import time
-from contextlib import suppress
 
+from ...shared.system.leg import connect_to
+from ...shared.system.tcp import watch_peer
 from ..attempt import Attempt
 from ..login import Login
 from ..questions import Questions
 from .proxy_command import connect_over_command
 
-__all__ = ["connect", "watch_peer"]
+__all__ = ["connect"]
 
 
 def connect(login: Login, attempt: Attempt) -> socket.socket:
@@ -38,17 +39,13 @@ def connect(login: Login, attempt: Attempt) -> socket.socket:
     return sock
 
 
-def _connect_over_hop(login: Login, path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX)
+def _connect_over_hop(login: Login, endpoint: str) -> socket.socket:
     try:
-        sock.settimeout(login.connect_timeout)
-        sock.connect(path)
+        return connect_to(endpoint, login.connect_timeout)
     except OSError as exc:
-        sock.close()
         raise login.no_connection(
             exc.errno or errno.ECONNABORTED, f"the gateway of its hop is gone: {exc}"
         ) from exc
-    return sock
 
 
 def _connect_directly(login: Login, questions: Questions) -> socket.socket:
@@ -100,15 +97,3 @@ def _bind(sock: socket.socket, login: Login) -> None:
         raise OSError(
             errno.EADDRNOTAVAIL, f"BindAddress {login.bind_address!r} cannot be used: {exc}"
         ) from exc
-
-
-def watch_peer(sock: socket.socket, patience: float) -> None:
-    """Let the kernel give up on a peer that acknowledges nothing, as is done at a higher level.
-
-    Args:
-        sock: the connection to it.
-        patience: the seconds until then; 0 for the kernel's own.
-    """
-    if patience and hasattr(socket, "TCP_USER_TIMEOUT"):
-        with suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))

@@ -6,6 +6,8 @@ import errno
 import re
 import socket
 
+from ...shared.system.descriptors import socketpair
+from ...shared.system.job import REPLACE_SHELL
 from ..login import Login, LoginError
 from .shell import ShellCommand
 
@@ -36,13 +38,16 @@ def connect_over_command(login: Login) -> ProxySocket:
         LoginError: it cannot be started.
     """
     assert login.proxy_command is not None
-    ours, theirs = socket.socketpair()
+    ours, theirs = socketpair()
     sock = ProxySocket(fileno=ours.detach())
     with theirs:
         try:
-            # "exec", so that the process that we end is the command itself.
+            # So that the process that we end is the command itself.
             sock.command = ShellCommand(
-                f"exec {login.proxy_command}", login.directory, stdin=theirs, stdout=theirs
+                f"{REPLACE_SHELL}{login.proxy_command}",
+                login.directory,
+                stdin=theirs,
+                stdout=theirs,
             )
         except OSError as exc:
             sock.close()

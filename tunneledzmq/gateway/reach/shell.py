@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import tempfile
 import threading
@@ -11,6 +10,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from ...shared.directory import choose_base
+from ...shared.system.job import Job, read_end
 from ...shared.text import printable
 
 __all__ = ["ShellCommand"]
@@ -62,17 +62,11 @@ class ShellCommand:
         # A file, since a pipe must be read by somebody as long as there is anything that writes.
         self._stderr = _open_file()
         try:
-            self._process = subprocess.Popen(
-                [os.environ.get("SHELL") or "/bin/sh", "-c", command],
-                stdin=stdin,
-                stdout=stdout,
-                stderr=self._stderr,
-                cwd=directory if os.path.isdir(directory) else "/",
-                start_new_session=True,
-            )
+            self._job = Job(command, directory, stdin=stdin, stdout=stdout, stderr=self._stderr)
         except BaseException:
             self._stderr.close()
             raise
+        self._process = self._job.process
 
     def wait(self, timeout: float) -> int | None:
         """Wait for its end; return its exit status, or `None` if it runs on."""
@@ -90,11 +84,11 @@ class ShellCommand:
             if self._said is not None:
                 return
             if self.wait(_END_GRACE) is None:
-                self._signal(signal.SIGHUP)
+                self._job.hang_up()
                 with suppress(subprocess.TimeoutExpired):
                     self._process.wait(_HANGUP_GRACE)
             # Also for what it has left behind.
-            self._signal(signal.SIGKILL)
+            self._job.kill()
             self._process.wait()
             self._said = self._read_stderr()
             self._stderr.close()
@@ -110,12 +104,5 @@ class ShellCommand:
         return f"{how}: {self._said}" if self._said else how
 
     def _read_stderr(self) -> str:
-        descriptor = self._stderr.fileno()
-        size = os.fstat(descriptor).st_size
-        # Not through the file object: the command shares its position.
-        text = os.pread(descriptor, _SAID_TAIL, max(0, size - _SAID_TAIL))
+        text = read_end(self._stderr, _SAID_TAIL)
         return printable(text.strip(), _SAID_TAIL, lines=True)
-
-    def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)

@@ -9,6 +9,7 @@ import paramiko
 
 from ..config.wildcards import match_list, match_pattern
 from ..login import Login, LoginError
+from ..trust.certificate import is_certificate
 
 __all__ = ["apply_list", "choose_algorithms", "order_by_known"]
 
@@ -17,12 +18,17 @@ _OTHER_CIPHERS = ("chacha20-poly1305@openssh.com", "rijndael-cbc@lysator.liu.se"
 
 
 def choose_algorithms(
-    transport: paramiko.Transport, login: Login, known_types: Collection[str]
+    transport: paramiko.Transport,
+    login: Login,
+    known_types: Collection[str],
+    *,
+    certificates: bool = False,
 ) -> None:
     """Set what is offered to the server, in which order.
 
     Args:
         known_types: types of the keys that are known for the server.
+        certificates: whether there is an authority that may vouch for its key.
 
     Raises:
         LoginError: a list has an unknown name, or leaves nothing.
@@ -43,13 +49,18 @@ def choose_algorithms(
     if login.macs is not None:
         options.digests = _apply(login, "MACs", login.macs, options.digests, transport._mac_info)
     wanted = login.host_key_algorithms
+    # Where nobody can vouch for a key, its certificate tells no more than the key itself.
+    known = [name for name in key_types if certificates or not is_certificate(name)]
     types = options.key_types
+    if certificates:
+        certified = [f"{name}-cert-v01@openssh.com" for name in types]
+        types = (*[name for name in certified if name in key_types], *types)
     if wanted is not None:
-        # Certificates of hosts are not believed.
-        plain = [name for name in key_types if "-cert-" not in name]
-        types = _apply(login, "HostKeyAlgorithms", wanted, types, plain)
+        types = _apply(login, "HostKeyAlgorithms", wanted, types, known)
     if wanted is None or wanted[0].startswith(("+", "-")):
-        types = order_by_known(types, known_types)
+        first = [name for name in types if is_certificate(name)]
+        others = [name for name in types if not is_certificate(name)]
+        types = [*first, *order_by_known(others, known_types)] if others else first
     options.key_types = tuple(types)
     if login.pubkey_accepted_algorithms is not None:
         default = transport.preferred_pubkeys

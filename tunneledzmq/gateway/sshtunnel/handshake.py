@@ -9,8 +9,9 @@ from paramiko.ssh_exception import IncompatiblePeer
 
 from ...shared.text import because, printable
 from ..login import HUNG_UP, Learned, Login, LoginError
+from ..trust.certificate import CA_SIGNATURES
 from ..trust.host_key import check_host_key, load_known, load_revoked
-from .algorithms import choose_algorithms
+from .algorithms import apply_list, choose_algorithms
 from .offer import no_common_algorithm
 from .transport import ForwardTransport
 
@@ -28,7 +29,12 @@ def handshake(transport: ForwardTransport, login: Login, learned: Learned) -> bo
     """
     hosts = load_known(login)
     revoked = load_revoked(login)
-    choose_algorithms(transport, login, hosts.key_types(*login.known_as))
+    choose_algorithms(
+        transport,
+        login,
+        hosts.key_types(*login.known_as),
+        certificates=hosts.has_authority(*login.known_as),
+    )
     transport.handshake_timeout = login.connect_timeout
     try:
         transport.start_client(timeout=login.connect_timeout)
@@ -41,7 +47,10 @@ def handshake(transport: ForwardTransport, login: Login, learned: Learned) -> bo
         ) from exc
     except (paramiko.SSHException, EOFError, OSError) as exc:
         raise _no_ssh(transport, login, exc) from exc
-    trusted = check_host_key(login, learned, hosts, revoked, key)
+    signatures = apply_list(login.ca_signature_algorithms or ["+"], CA_SIGNATURES, CA_SIGNATURES)
+    trusted = check_host_key(
+        login, learned, hosts, revoked, key, transport.host_certificate, signatures
+    )
     transport.pin_host_key(key)
     return trusted
 

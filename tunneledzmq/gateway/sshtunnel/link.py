@@ -11,7 +11,8 @@ import threading
 import time
 from contextlib import suppress
 
-from ..traffic.kernel import look_at
+from ...shared.system.leg import AF_UNIX
+from ...shared.system.polling import look_at
 from ..traffic.pump import READ, WRITE, Pump
 
 __all__ = ["Link"]
@@ -67,9 +68,7 @@ class Link:
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Without it, the window adjusts of a fast download meet Nagle and the delayed ACK.
-        self._quickack = (
-            getattr(socket, "TCP_QUICKACK", None) if sock.family != socket.AF_UNIX else None
-        )
+        self._quickack = getattr(socket, "TCP_QUICKACK", None) if sock.family != AF_UNIX else None
         self._unacknowledged = False
         with pump.lock:
             pump.watch(self, READ)

@@ -42,6 +42,8 @@ from ..auth.userauth import Userauth
 from ..traffic.refusal import refusal
 from ..traffic.transport import Channel
 from ..traffic.window import FIRST_SIZE, Path
+from ..trust.certificate import HostCertificate, is_certificate, key_of, plain_algorithm
+from ..wire import Reader
 from .channels import HANDLERS, HARMLESS, Handler
 from .identification import read_identification
 from .link import Link
@@ -143,6 +145,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         self._asked: deque[tuple[float, Callable[[float | None], None] | None]] = deque()
         # What the server said when it ended the session, if it did.
         self.disconnect_reason = ""
+        self.host_certificate: HostCertificate | None = None
+        """What an authority says of the server's host key, if the server has shown that."""
         self.offer: dict[str, list[str]] = {}
         """The algorithms that the server offers, by paramiko's names for the lists."""
         # The host key that was verified; a key exchange must not bring another one.
@@ -220,6 +224,7 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
     def after_fork(self) -> None:
         """Close a forked child's copy of the SSH socket."""
         self.link.after_fork()
+        self.pump.after_fork()
 
     def abort(self) -> None:
         """End the session at once."""
@@ -421,9 +426,27 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
     def _verify_key(self, host_key: bytes, sig: bytes) -> None:
         if max(len(host_key), len(sig)) > _MAX_KEY:
             raise paramiko.SSHException("a host key, or its signature, is too large")
-        super()._verify_key(host_key, sig)
-        if self._pinned is not None and not hmac.compare_digest(self._pinned, host_key):
+        plain = host_key
+        if is_certificate(self.host_key_type):
+            plain = self._verify_certified(host_key, sig)
+        else:
+            super()._verify_key(host_key, sig)
+        if self._pinned is not None and not hmac.compare_digest(self._pinned, plain):
             raise paramiko.SSHException("the host key changed in the middle of the session")
+
+    def _verify_certified(self, blob: bytes, sig: bytes) -> bytes:
+        """Verify the signature by the key of a certificate, and that of the authority."""
+        try:
+            certificate = HostCertificate.read(blob)
+            key = key_of(certificate.key)
+        except ValueError as exc:
+            raise paramiko.SSHException(f"its host certificate is malformed: {exc}") from exc
+        if Reader(sig).string().decode(errors="replace") != plain_algorithm(self.host_key_type):
+            raise paramiko.SSHException("its signature is of another kind than was agreed on")
+        if not key.verify_ssh_sig(self.H, Message(sig)):
+            raise paramiko.SSHException("the signature by its host certificate's key is wrong")
+        self.host_key, self.host_certificate = key, certificate
+        return certificate.key
 
     def _on_answer(self, _: Message | None = None) -> None:
         # Answers come in order (RFC 4254, section 4).

@@ -11,8 +11,9 @@ from typing import Protocol
 
 from paramiko.ssh_exception import SSHException
 
+from ...shared.system.leg import AF_UNIX
+from ...shared.system.polling import look_at
 from .ending import Owes
-from .kernel import look_at
 from .pump import READ, WRITE
 from .transport import Transport
 from .window import ReceiveWindow
@@ -144,7 +145,7 @@ class Connection:
             sock.setblocking(False)
             with suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-                if sock.family != socket.AF_UNIX:
+                if sock.family != AF_UNIX:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sock = sock
             self._early = early

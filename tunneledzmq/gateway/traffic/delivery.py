@@ -7,13 +7,14 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from .kernel import look_at, untaken
+from ...shared.system.polling import SEES_END_BEHIND_DATA, look_at, untaken
 from .pump import WRITE, Pump
 
 __all__ = ["Delivery"]
 
-# Bytes to write at once.
+# Bytes to write at once, and to read.
 _WRITE_SIZE = 1 << 18
+_READ_SIZE = 1 << 16
 
 # Seconds between looks at a libzmq that has yet to take what is in the kernel: doubling, up to.
 _FIRST_STEP = 0.01
@@ -89,12 +90,21 @@ class Delivery:
             When to look again (time.monotonic).
         """
         if not self.closed and now >= self._next_look:
-            if look_at(self._sock)[0] or untaken(self._sock) == 0:
+            if self._has_gone() or untaken(self._sock) == 0:
                 self.close()
                 return float("inf")
             self._next_look = now + self._step
             self._step = min(2 * self._step, _LAST_STEP)
         return self._next_look
+
+    def _has_gone(self) -> bool:
+        """Tell whether libzmq has closed; what it has sent goes nowhere."""
+        if not SEES_END_BEHIND_DATA:
+            with suppress(OSError):
+                while self._sock.recv(_READ_SIZE):
+                    pass
+                return True
+        return look_at(self._sock)[0]
 
     def close(self) -> None:
         """Close the socket, whatever libzmq has not taken."""

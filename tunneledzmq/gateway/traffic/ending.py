@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import Enum
 
 from ...shared.control import How
-from .search import Pace
+from ...shared.pace import Pace
 
 __all__ = ["STALL_TIMEOUT", "Ending", "Owes", "is_given_up"]
 

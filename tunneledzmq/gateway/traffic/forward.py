@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from functools import partial
@@ -9,16 +10,20 @@ from typing import Protocol
 
 from ...shared.control import How
 from ...shared.listener import endpoint_of
+from ...shared.pace import Pace
+from ...shared.system.leg import AF_UNIX
 from .connection import Connection, End
 from .delivery import Delivery
+from .doorkeeper import Doorkeeper
 from .ending import STALL_TIMEOUT, Ending, Owes, is_given_up
 from .peers import Peer
 from .pump import READ, Pump
-from .search import Pace
 from .servers import Listeners, StreamServer, TCPServer
 from .visitor import Visitor
 
 __all__ = ["Forward", "Host"]
+
+logger = logging.getLogger("tunneledzmq")
 
 # Seconds without accepting after the process ran out of descriptors, and before an endpoint that
 # cannot be had is tried again.
@@ -34,6 +39,7 @@ class Host(Protocol):
     """The gateway, as its tunnels see it."""
 
     pump: Pump
+    doorkeeper: Doorkeeper
 
     @property
     def listeners(self) -> Listeners:
@@ -89,6 +95,8 @@ class Forward:
         for_gateway: the session of another gateway goes through it, not libzmq's connections:
             they are carried while there is a session, and wait while there is none.
         again: libzmq has been refused for nobody knows how long: the gateway was restarted.
+        owner: the process that alone may connect; `None` where the system sees to that, or where
+            anybody may.
     """
 
     def __init__(
@@ -100,6 +108,7 @@ class Forward:
         *,
         for_gateway: bool = False,
         again: bool = False,
+        owner: int | None = None,
     ) -> None:
         self.id = id
         self.peer = peer
@@ -109,11 +118,14 @@ class Forward:
         self.terminated = False
         """Whether the context has ended: libzmq comes no more."""
         self._host = host
+        self._owner = owner
         self._server: TCPServer | StreamServer | None = None
         # Connections came before there was an answer about the peer, and the program waits for one.
         self._waits_for_answer = not pace.retries
 
         self.connections: set[Connection] = set()
+        # Connections of which it is not known yet whose they are.
+        self._strangers: set[socket.socket] = set()
         self._visitors: set[Visitor] = set()
         self._deliveries: set[Delivery] = set()
         # What moved last on each connection, and when, by both clocks.
@@ -249,7 +261,29 @@ class Forward:
             self._host.on_change(self)
             return False
         self._short = False
-        if request.family == socket.AF_UNIX and not self.for_gateway:
+        if self._owner is None:
+            self._admit(request)
+        else:
+            self._strangers.add(request)
+            self._host.doorkeeper.ask(request, self._owner, partial(self._on_asked, request))
+        return True
+
+    def _on_asked(self, request: socket.socket, ours: bool) -> None:
+        """Let a connection in, or send it away, now that it is known whose it is."""
+        if request not in self._strangers:
+            return
+        self._strangers.discard(request)
+        if not ours:
+            request.close()
+            text = "a connection to its local endpoint was refused: it is another process's"
+            logger.warning("%s:%d: %s", *self.remote, text)
+        else:
+            self._admit(request)
+            self.update()
+        self._host.on_change(self)
+
+    def _admit(self, request: socket.socket) -> None:
+        if request.family == AF_UNIX and not self.for_gateway:
             self._host.on_taken(self)
         if self._carries:
             self._carry(request, b"")
@@ -260,7 +294,6 @@ class Forward:
             self._visitors.add(visitor)
             self.peer.look()
             self._host.on_change(self)
-        return True
 
     def _drop_gone(self) -> None:
         """Forget those who waited, and have gone again."""
@@ -325,6 +358,10 @@ class Forward:
         self._accept_all()
         self.stop_listening()
 
+    def _send_strangers_away(self) -> None:
+        while self._strangers:
+            self._strangers.pop().close()
+
     def stop_listening(self) -> None:
         """Give the endpoint up; connections go on."""
         if self._server is not None:
@@ -336,6 +373,7 @@ class Forward:
     def close_all(self) -> None:
         """Give everything up: the tunnel has ended."""
         self.stop_listening()
+        self._send_strangers_away()
         for visitor in list(self._visitors):
             self._drop(visitor)
         for delivery in list(self._deliveries):
@@ -346,6 +384,7 @@ class Forward:
         """Close a forked child's copies of the listener and the local sockets."""
         if self._server is not None:
             self._server.socket.close()
+        self._send_strangers_away()
         parts: list[Connection | Visitor | Delivery] = [*self.connections]
         for part in [*parts, *self._visitors, *self._deliveries]:
             part.after_fork()
@@ -453,7 +492,7 @@ class Forward:
                 delivery.close()
             self._give_visitors_up(clock)
         self._give_up(clock, orphaned)
-        present = len(self.connections) + len(self._visitors)
+        present = len(self.connections) + len(self._visitors) + len(self._strangers)
         if self._over and not present:
             return None
         if self.ending is None:

@@ -10,8 +10,9 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Protocol
 
+from ...shared.pace import Pace
 from .connection import Connection, End
-from .search import Pace, Search, Sight
+from .search import Search, Sight
 from .transport import Transport
 
 __all__ = ["Guest", "Peer", "Peers"]

@@ -7,6 +7,9 @@ import threading
 from contextlib import suppress
 from typing import Protocol
 
+from ...shared.system.descriptors import socketpair
+from ...shared.system.polling import make_selector, sees_changes
+
 __all__ = ["READ", "WRITE", "Pump", "Source"]
 
 READ = selectors.EVENT_READ
@@ -34,9 +37,13 @@ class Pump:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self._selector = selectors.DefaultSelector()
+        self._selector = make_selector()
         # What each source is watched for; 0 while it is known but not watched.
         self._interest: dict[Source, int] = {}
+        # Wakes the thread that waits, where it would not see what another one changes.
+        self._alarm = None if sees_changes(self._selector) else _Alarm()
+        if self._alarm is not None:
+            self.watch(self._alarm, READ)
 
     def watch(self, source: Source, events: int) -> None:
         """Watch `source` for `events` from now on; 0 for none."""
@@ -50,17 +57,27 @@ class Pump:
             self._selector.modify(source.fileno(), events, source)
         else:
             self._selector.unregister(source.fileno())
+        self._wake()
 
     def forget(self, source: Source) -> None:
         """Stop watching `source`, which is about to be closed."""
         if self._interest.pop(source, 0):
             with suppress(KeyError, ValueError, OSError):
                 self._selector.unregister(source.fileno())
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._alarm is not None:
+            self._alarm.ring()
 
     def run_once(self, timeout: float | None) -> bool:
         """Wait for events and handle them; tell whether there were any."""
+        if self._alarm is not None:
+            self._alarm.armed = True
         events = self._selector.select(timeout)
         with self.lock:
+            if self._alarm is not None:
+                self._alarm.armed = False
             for key, mask in events:
                 # It may have been changed or closed since, by another thread or another source.
                 wanted = mask & self._interest.get(key.data, 0)
@@ -73,3 +90,45 @@ class Pump:
         with self.lock:
             self._interest.clear()
             self._selector.close()
+            if self._alarm is not None:
+                self._alarm.close()
+
+    def after_fork(self) -> None:
+        """Close a forked child's copies of what is the pump's own."""
+        if self._alarm is not None:
+            self._alarm.close()
+
+
+class _Alarm:
+    """Wakes the thread that waits.
+
+    That thread arms it before it looks at what is to be watched: what is changed before that, it
+    sees; what is changed later wakes it.
+    """
+
+    def __init__(self) -> None:
+        self._ringer, self._bell = socketpair()
+        self._ringer.setblocking(False)
+        self._bell.setblocking(False)
+        self.armed = False
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return self._bell.fileno()
+
+    def ring(self) -> None:
+        """Wake the thread, if it waits or is about to."""
+        if self.armed:
+            self.armed = False
+            with suppress(OSError):  # full: it is awake anyway; closed: nobody waits any more
+                self._ringer.send(b"\0")
+
+    def ready(self, events: int) -> None:
+        """Be ready for the next time."""
+        with suppress(OSError):
+            self._bell.recv(4096)
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._ringer.close()
+        self._bell.close()

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 from sshtunnel import _ForwardServer, _StreamForwardServer
 
 from ...shared.directory import restore
-from ...shared.listener import BACKLOG, bind_private, claim_port, share_port, take_place
+from ...shared.listener import BACKLOG, bind_private, take_place
+from ...shared.system.leg import AF_UNIX
+from ...shared.system.ports import before_listen, claim_port, stop_listening
 
 __all__ = ["Listeners", "Server", "StreamServer", "TCPServer"]
 
@@ -133,14 +135,14 @@ class TCPServer(Server, _ForwardServer):  # type: ignore[misc]
         """Let connections come, whatever is left in the kernel of earlier ones."""
         if not self.intact():
             self.rebind()
-        share_port(self.socket, True)
+        before_listen(self.socket)
         super().listen()
 
     def stop(self) -> None:
         """Stop listening, and keep the port where the system can do that."""
         try:
-            self.socket.shutdown(socket.SHUT_RDWR)
-            share_port(self.socket, False)
+            self.socket = stop_listening(self.socket)
+            self.socket.setblocking(False)
         except OSError:
             with suppress(OSError):  # listen() tries again
                 self.rebind()
@@ -190,7 +192,7 @@ class StreamServer(Server, _StreamForwardServer):  # type: ignore[misc]
     def _replace(self) -> None:
         ours = self.intact()
         self.socket.close()
-        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket = socket.socket(AF_UNIX)
         self.socket.setblocking(False)
         take_place(self.socket, self.server_address, ours=ours)
         self._note()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import hashlib
 import logging
 import re
 import shlex
+import time
+from collections.abc import Collection
 
 import paramiko
 
+from ...shared.text import printable
 from ..login import Learned, Login
 from . import known_hosts
+from .certificate import CA_SIGNATURES, HostCertificate
 from .known_hosts import KnownHosts, Verdict
 
-__all__ = ["check_host_key", "load_known", "load_revoked"]
+__all__ = ["ask_authority", "check_host_key", "load_known", "load_revoked"]
 
 logger = logging.getLogger("tunneledzmq")
 
@@ -53,9 +59,26 @@ def load_revoked(login: Login) -> list[bytes]:
 
 
 def check_host_key(
-    login: Login, learned: Learned, hosts: KnownHosts, revoked: list[bytes], key: paramiko.PKey
+    login: Login,
+    learned: Learned,
+    hosts: KnownHosts,
+    revoked: list[bytes],
+    key: paramiko.PKey,
+    certificate: HostCertificate | None = None,
+    signatures: Collection[str] = CA_SIGNATURES,
 ) -> bool:
     """Decide on a server's key.
+
+    A certificate of which nothing is to be believed leaves the key for what it is by itself.
+
+    Args:
+        login: whose server it is.
+        learned: what the logins before have learned.
+        hosts: the keys that are known.
+        revoked: those that are never believed.
+        key: what the server has shown.
+        certificate: what an authority says of it, if the server has shown that.
+        signatures: algorithms with which an authority may sign.
 
     Returns:
         Whether the server may be sent a password.
@@ -69,18 +92,20 @@ def check_host_key(
         raise login.no_trust(
             errno.EACCES, f"the host key {print_} is one of {login.revoked_host_keys}"
         )
+    doubt = _check_authority(login, hosts, revoked, key, certificate, signatures)
     if key.get_name() == "ssh-rsa" and key.get_bits() < login.required_rsa_size:
         raise login.no_trust(
             errno.EACCES,
             f"the host key {print_} has {key.get_bits()} bits, RequiredRSASize asks for "
             f"{login.required_rsa_size}",
         )
-    if verdict is Verdict.KNOWN:
+    if verdict is Verdict.KNOWN or (doubt is None and verdict is not Verdict.REVOKED):
         return True
     if verdict is Verdict.UNKNOWN and learned.host_key not in (None, key.asbytes()):
         verdict = Verdict.CHANGED  # accepted before, though it could not be written down
     if verdict is Verdict.UNKNOWN and login.strict_host_key_checking == "yes":
-        raise login.no_trust(errno.EACCES, _unknown(login, key, print_), "UnknownHostKeyError")
+        text = _unknown(login, hosts, key, print_, doubt)
+        raise login.no_trust(errno.EACCES, text, "UnknownHostKeyError")
     if verdict is Verdict.UNKNOWN:
         verdict = _remember(login, key, print_)
     if verdict is Verdict.REVOKED:
@@ -99,6 +124,57 @@ def check_host_key(
     return True
 
 
+def _check_authority(
+    login: Login,
+    hosts: KnownHosts,
+    revoked: list[bytes],
+    key: paramiko.PKey,
+    certificate: HostCertificate | None,
+    signatures: Collection[str],
+) -> str | None:
+    """Tell why no authority vouches for the key; `None`: one does.
+
+    Raises:
+        LoginError: the authority, or the key, is revoked.
+    """
+    if certificate is None:
+        return "the server showed no certificate"
+    authority = certificate.authority
+    if authority.blob in revoked:
+        raise login.no_trust(
+            errno.EACCES,
+            f"the authority of its host certificate is one of {login.revoked_host_keys}",
+        )
+    verdict = hosts.verify_authority(*login.known_as, authority.blob, key.asbytes())
+    if verdict is Verdict.REVOKED:
+        raise login.no_trust(
+            errno.EACCES,
+            "the host key, or the authority of its certificate, is marked as revoked in "
+            "known_hosts",
+        )
+    if verdict is Verdict.UNKNOWN:
+        return f"its certificate is signed by another authority ({_print_of(authority.blob)})"
+    name = known_hosts.lookup_name(login.known_as[0], known_hosts.SSH_PORT)
+    fault = certificate.fault(name, time.time(), signatures)
+    if fault is None:
+        return None
+    logger.warning("%s: its host certificate is not believed: %s", login.server, printable(fault))
+    return f"its certificate is not believed: {printable(fault)}"
+
+
+def ask_authority(host: str) -> str:
+    """Say what is to be done about a key that no authority vouches for."""
+    return (
+        "Who runs the authority can certify the key: ssh-keygen -s CA -h -I ID -n "
+        f"{shlex.quote(host)} KEY.pub"
+    )
+
+
+def _print_of(blob: bytes) -> str:
+    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+    return f"SHA256:{digest}"
+
+
 def _changed(login: Login, print_: str) -> str:
     keys = load_known(login).find(*login.known_as)
     where = ", ".join(f"{known.file}:{known.line}" for known in keys)
@@ -110,9 +186,17 @@ def _changed(login: Login, print_: str) -> str:
     )
 
 
-def _unknown(login: Login, key: paramiko.PKey, print_: str) -> str:
+def _unknown(
+    login: Login, hosts: KnownHosts, key: paramiko.PKey, print_: str, doubt: str | None
+) -> str:
     files = login.user_known_hosts
     alias = login.host_key_alias
+    if hosts.has_authority(*login.known_as):
+        # ssh-keyscan would take what the authority is there to tell.
+        return (
+            f"the host key {print_} is not known, and no @cert-authority of known_hosts vouches "
+            f"for it: {doubt}. {ask_authority(login.known_as[0])}"
+        )
     if not files:
         return (
             f"the host key {print_} is not known, since there is no file to know it from: "

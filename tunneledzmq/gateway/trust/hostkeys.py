@@ -13,7 +13,14 @@ from typing import NamedTuple
 
 from ..wire import Reader, pack_string
 
-__all__ = ["HostKey", "ShortKeyError", "decode_base64", "read_key"]
+__all__ = [
+    "HostKey",
+    "ShortKeyError",
+    "decode_base64",
+    "parse_key",
+    "public_parts",
+    "read_key",
+]
 
 # Of what the public keys of each type consist: numbers; strings, of a certain size or of any; the
 # name of a curve, and a point on it.
@@ -75,7 +82,7 @@ def read_key(text: bytes) -> HostKey:
         ValueError: it is no key.
     """
     name, encoded = [*re.split(rb"[ \t]+", text, maxsplit=2), b""][:2]
-    key = _parse(decode_base64(encoded.translate(None, _WHITE_SPACE)))
+    key = parse_key(decode_base64(encoded.translate(None, _WHITE_SPACE)))
     if _type_of(name.decode("ascii")) != (key.type, key.certificate):
         raise ValueError("the key isn't of the type that the line names")
     return key
@@ -94,13 +101,19 @@ def decode_base64(text: bytes) -> bytes:
     return data
 
 
-def _parse(blob: bytes) -> HostKey:
+def parse_key(blob: bytes) -> HostKey:
+    """Read a key as RFC 4253, section 6.6, encodes it, or a certificate for one.
+
+    Raises:
+        ShortKeyError: it is an RSA key that is too short.
+        ValueError: it is no key.
+    """
     reader = Reader(blob)
     name = reader.string().removesuffix(b"\0").decode("ascii")
     key_type, certificate = _type_of(_SHORT_NAMES.get(name.lower(), name))
     if certificate:
         reader.string()  # the nonce
-    parts = [_part(kind, reader.string()) for kind in _PARTS[key_type]]
+    parts = public_parts(key_type, reader)
     if certificate:
         _skip_certificate(reader)
     if reader.rest:
@@ -109,6 +122,17 @@ def _parse(blob: bytes) -> HostKey:
         raise ShortKeyError(f"an RSA key of less than {_MIN_RSA_BITS} bits")
     plain = b"".join(map(pack_string, (key_type.encode(), *parts)))
     return HostKey(key_type, plain, certificate)
+
+
+def public_parts(key_type: str, reader: Reader) -> list[bytes]:
+    """Read what a public key consists of, after its type.
+
+    Raises:
+        ValueError: it is malformed, or of an unknown type.
+    """
+    if key_type not in _PARTS:
+        raise ValueError("an unknown type")
+    return [_part(kind, reader.string()) for kind in _PARTS[key_type]]
 
 
 def _part(kind: str | int | bytes, part: bytes) -> bytes:

@@ -12,18 +12,15 @@ import enum
 import errno
 import os
 import re
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...shared.system.account import SYSTEM_SSH_DIRECTORY
+from ...shared.system.locks import lock_file
 from ..config.addresses import canonical_host, lower
 from .hostfile import hash_name, parse
 from .hostkeys import ShortKeyError, read_key
-
-if sys.platform != "win32":
-    import fcntl
 
 if TYPE_CHECKING:
     import paramiko
@@ -31,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_SYSTEM_FILES",
     "DEFAULT_USER_FILES",
+    "SSH_PORT",
     "KnownHosts",
     "KnownKey",
     "Verdict",
@@ -41,14 +39,11 @@ __all__ = [
 ]
 
 DEFAULT_USER_FILES = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
-DEFAULT_SYSTEM_FILES = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+DEFAULT_SYSTEM_FILES = tuple(
+    os.path.join(SYSTEM_SSH_DIRECTORY, name) for name in ("ssh_known_hosts", "ssh_known_hosts2")
+)
 
-_SSH_PORT = 22
-
-# Seconds to wait for another process that adds a key: a lock may be anybody's who may read the
-# file, and OpenSSH takes none.
-_LOCK_TIMEOUT = 1.0
-_LOCK_STEP = 0.002
+SSH_PORT = 22
 
 # With one of these in it, a host's name would be a pattern, a marker or another field or line.
 _NOT_IN_A_NAME = re.compile(r"[@?*#\[\]|'\"\\!,\x00-\x20\x7f]|^$")
@@ -119,8 +114,8 @@ class KnownHosts:
         Those of the plain `host` follow where none without a marker is there for ``[host]:port``.
         """
         keys = self._lookup(host, port)
-        if port != _SSH_PORT and all(key.marker for key in keys):
-            keys += self._lookup(host, _SSH_PORT)
+        if port != SSH_PORT and all(key.marker for key in keys):
+            keys += self._lookup(host, SSH_PORT)
         return list(dict.fromkeys(keys))
 
     def key_types(self, host: str, port: int) -> set[str]:
@@ -138,6 +133,31 @@ class KnownHosts:
                 first.setdefault(key.key_type, key.blob)
         return {key_type for key_type, blob in first.items() if blob not in revoked}
 
+    def has_authority(self, host: str, port: int) -> bool:
+        """Tell whether a certificate may vouch for the host's key (``@cert-authority``)."""
+        names = (port,) if port == SSH_PORT else (port, SSH_PORT)
+        return any(
+            key.marker == "cert-authority" for each in names for key in self._lookup(host, each)
+        )
+
+    def verify_authority(self, host: str, port: int, authority: bytes, key: bytes) -> Verdict:
+        """Judge the authority that vouches for the key of a host.
+
+        Args:
+            host: the host's name.
+            port: its port; as with keys, the plain `host` is looked at, too.
+            authority: the authority's key.
+            key: the host's.
+
+        Returns:
+            :attr:`Verdict.KNOWN`, :attr:`Verdict.REVOKED` (either key is) or
+            :attr:`Verdict.UNKNOWN`.
+        """
+        verdict = _judge_authority(self._lookup(host, port), authority, key)
+        if verdict is Verdict.UNKNOWN and port != SSH_PORT:
+            verdict = _judge_authority(self._lookup(host, SSH_PORT), authority, key)
+        return verdict
+
     def verify(self, host: str, port: int, key: paramiko.PKey) -> Verdict:
         """Judge the key that a host has shown.
 
@@ -148,8 +168,8 @@ class KnownHosts:
         """
         blob = key.asbytes()
         verdict = _judge(self._lookup(host, port), blob)
-        if verdict is Verdict.UNKNOWN and port != _SSH_PORT:
-            plain = _judge(self._lookup(host, _SSH_PORT), blob)
+        if verdict is Verdict.UNKNOWN and port != SSH_PORT:
+            plain = _judge(self._lookup(host, SSH_PORT), blob)
             # OpenSSH's accept-new adds a key that is revoked for the plain host; we are stricter.
             if plain in (Verdict.KNOWN, Verdict.REVOKED):
                 return plain
@@ -178,7 +198,7 @@ def lookup_name(host: str, port: int) -> str:
         port: Its SSH port; only 22 gives the plain name.
     """
     name = lower(canonical_host(host))
-    return name if port == _SSH_PORT else f"[{name}]:{port}"
+    return name if port == SSH_PORT else f"[{name}]:{port}"
 
 
 def load_keys(file: str) -> list[bytes]:
@@ -250,31 +270,27 @@ def _judge(keys: list[KnownKey], blob: bytes) -> Verdict:
     return Verdict.CHANGED if known else Verdict.UNKNOWN
 
 
+def _judge_authority(keys: list[KnownKey], authority: bytes, key: bytes) -> Verdict:
+    if any(known.marker == "revoked" and known.blob in (authority, key) for known in keys):
+        return Verdict.REVOKED
+    if any(known.marker == "cert-authority" and known.blob == authority for known in keys):
+        return Verdict.KNOWN
+    return Verdict.UNKNOWN
+
+
 @contextlib.contextmanager
 def _open_locked(path: str) -> Iterator[int]:
     ssh_directory = os.path.expanduser("~/.ssh")
-    if os.path.dirname(path) == ssh_directory:
+    if os.path.normpath(os.path.dirname(path)) == os.path.normpath(ssh_directory):
         with contextlib.suppress(FileExistsError):
             os.mkdir(ssh_directory, 0o700)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, 0o600)
     try:
-        _lock(descriptor)
+        lock_file(descriptor)
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    if sys.platform != "win32":
-        deadline = time.monotonic() + _LOCK_TIMEOUT
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(_LOCK_STEP)
-            else:
-                return
 
 
 def _append(descriptor: int, line: bytes) -> None:

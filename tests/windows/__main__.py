@@ -1,0 +1,49 @@
+"""`python -m tests.windows PYTHON [ARGUMENT ...]`: run pytest by Windows's Python, on Linux.
+
+Args:
+    PYTHON: the command that runs it.
+    ARGUMENT: pytest's; by default, all tests that have no Unix in them.
+
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+
+from tests.peers import ROOT
+from tests.windows.chosen import FILES
+from tests.windows.far import WHERE, serve
+
+
+def main(python: str, *arguments: str) -> int:
+    """Run the tests; return pytest's exit status."""
+    with serve() as where, tempfile.TemporaryDirectory(prefix="tz-windows-") as directory:
+        temp = "Z:" + directory.replace("/", "\\")
+        environment = {**os.environ, WHERE: where, "TEMP": temp, "TMP": temp}
+        command = [python, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-rs"]
+        # Neither a file nor a terminal is what Windows's Python can have of Wine.
+        with subprocess.Popen(
+            [*command, *(arguments or FILES)],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    sys.stdout.buffer.write(line.replace(b"\r\n", b"\n"))
+                    sys.stdout.buffer.flush()
+                return process.wait()
+            finally:
+                process.kill()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,110 @@
+"""SSH servers and peers on Linux, for tests that run under Wine.
+
+`serve` runs on Linux. On Windows, `OpenSSHServer` and `Peer` are made there, and whatever is asked
+of them is done there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from multiprocessing.managers import BaseManager, BaseProxy
+from typing import Any
+
+WHERE = "TUNNELEDZMQ_FAR_SIDE"
+"""The variable that tells where they are made: a port, and the secret that opens it."""
+
+KINDS = ("OpenSSHServer", "Peer")
+
+
+class Far(BaseProxy):
+    """Something on Linux; it ends with its `with`."""
+
+    _exposed_ = ("__getattribute__", "call")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        is_method, value = self._callmethod("call", (name, None, None))
+        return partial(self._call, name) if is_method else value
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return self._callmethod("call", (name, args, kwargs))[1]
+
+    def __enter__(self) -> Far:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._callmethod("call", ("__exit__", (None, None, None), {}))
+
+
+class Near:
+    """What a `Far` speaks to: one of `KINDS`."""
+
+    alive: list[Near] = []  # noqa: RUF012
+
+    def __init__(self, kind: str, args: Any, kwargs: Any) -> None:
+        from tests.peers import Peer
+        from tests.sshd import OpenSSHServer
+
+        self._thing: Any = {"OpenSSHServer": OpenSSHServer, "Peer": Peer}[kind](*args, **kwargs)
+        Near.alive.append(self)
+
+    def call(self, name: str, args: Any, kwargs: Any) -> tuple[bool, Any]:
+        """Call a method, or tell without arguments whether it is one, and else what it is."""
+        value = getattr(self._thing, name)
+        if args is None:
+            return (True, None) if callable(value) else (False, value)
+        return True, value(*args, **kwargs)
+
+    def end(self) -> None:
+        """End it."""
+        self._thing.__exit__(None, None, None)
+
+
+class _Manager(BaseManager):
+    pass
+
+
+_Manager.register("make", Near, Far)
+
+
+@contextlib.contextmanager
+def serve() -> Iterator[str]:
+    """Make servers and peers for whoever is told what this yields, until the body ends."""
+    secret = secrets.token_hex(16)
+    server = _Manager(("127.0.0.1", 0), secret.encode()).get_server()
+    threading.Thread(target=_serve, args=(server,), daemon=True).start()
+    try:
+        yield f"{server.address[1]} {secret}"
+    finally:
+        for near in Near.alive:
+            with contextlib.suppress(Exception):
+                near.end()
+
+
+def _serve(server: Any) -> None:
+    with contextlib.suppress(SystemExit):
+        server.serve_forever()
+
+
+def make(kind: str, *args: Any, **kwargs: Any) -> Any:
+    """Make one of `KINDS` on Linux."""
+    port, secret = os.environ[WHERE].split()
+    manager = _Manager(("127.0.0.1", int(port)), secret.encode())
+    manager.connect()
+    return manager.make(kind, args, kwargs)  # type: ignore[attr-defined]
+
+
+def take_over() -> None:
+    """Have the tests' servers and peers made on Linux from now on."""
+    assert sys.platform == "win32"
+    from tests import peers, sshd
+
+    peers.Peer = partial(make, "Peer")  # type: ignore[assignment,misc]
+    sshd.OpenSSHServer = partial(make, "OpenSSHServer")  # type: ignore[assignment,misc]

@@ -1,0 +1,78 @@
+"""Sockets on their way from one process to another, and pairs of sockets."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections import deque
+
+__all__ = ["give", "receive", "send", "socketpair", "take"]
+
+if sys.platform == "win32":
+
+    def socketpair() -> tuple[socket.socket, socket.socket]:
+        """Return two sockets that are connected to each other, and to nobody else.
+
+        Raises:
+            OSError: there are none to be had.
+        """
+        # Python makes them of TCP, where somebody else may have been faster to connect.
+        ours, theirs = socket.socketpair()
+        if (ours.getsockname(), ours.getpeername()) != (theirs.getpeername(), theirs.getsockname()):
+            ours.close()
+            theirs.close()
+            raise ConnectionAbortedError("somebody else has connected to a socket of ours")
+        return ours, theirs
+
+    def give(sock: socket.socket, pid: int) -> str | None:
+        """Say in a message which socket comes with it; `None` if it cannot be given away.
+
+        Args:
+            sock: the socket.
+            pid: the process that gets it.
+        """
+        try:
+            return sock.share(pid).hex()
+        except OSError:
+            return None  # that process has ended
+
+    def send(control: socket.socket, line: bytes, sock: socket.socket) -> bytes:
+        """Send the beginning of a line, with the socket beside it; return what is left to send."""
+        return line
+
+    def receive(control: socket.socket, size: int) -> tuple[bytes, list[int]]:
+        """Receive data, and the descriptors beside it."""
+        return control.recv(size), []
+
+    def take(given: str, descriptors: deque[int]) -> socket.socket | None:
+        """Return the socket that came with a message."""
+        try:
+            return socket.fromshare(bytes.fromhex(given))
+        except OSError:
+            return None
+
+else:
+    socketpair = socket.socketpair
+
+    def give(sock: socket.socket, pid: int) -> bool | None:
+        """Say in a message which socket comes with it; `None` if it cannot be given away.
+
+        Args:
+            sock: the socket.
+            pid: the process that gets it.
+        """
+        return True
+
+    def send(control: socket.socket, line: bytes, sock: socket.socket) -> bytes:
+        """Send the beginning of a line, with the socket beside it; return what is left to send."""
+        return line[socket.send_fds(control, [line], [sock.fileno()]) :]
+
+    def receive(control: socket.socket, size: int) -> tuple[bytes, list[int]]:
+        """Receive data, and the descriptors beside it."""
+        data, descriptors, _, _ = socket.recv_fds(control, size, 16)
+        return data, descriptors
+
+    def take(given: bool, descriptors: deque[int]) -> socket.socket | None:
+        """Return the socket that came with a message."""
+        # Without a descriptor left for it, the kernel has dropped it.
+        return socket.socket(fileno=descriptors.popleft()) if descriptors else None
