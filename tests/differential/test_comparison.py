@@ -14,9 +14,9 @@ from tests.differential.compare import differences
 from tests.differential.crew import Crew
 from tests.differential.generate import PAIRS, generate
 from tests.differential.program import Declaration, Program, Step
-from tests.differential.run import Run
+from tests.differential.run import PATIENCE, Run
 from tests.differential.seen import Events, Seen
-from tests.differential.trial import Trial, Verdict
+from tests.differential.trial import PAUSE, Trial, Verdict
 from tests.differential.ways import Direct
 from tests.differential.worker import Task
 from tests.logins import arguments_for
@@ -296,6 +296,28 @@ def test_a_difference_is_made_small() -> None:
     assert "f0 from n0: direct 4 messages, tunnelled 3" in small.found[0]
     assert small.listing.count("n0.send") == 4
     assert "settle" not in small.listing
+
+
+@pytest.mark.timeout(120)
+def test_what_plain_tcp_does_otherwise_when_connects_take_time_is_no_difference() -> None:
+    """libzmq forgets what an XSUB has for the last of its peers when it is closed at once."""
+    program = Program(
+        0,
+        (Declaration("n0", "XSUB"),),
+        (),
+        (
+            Step("n0", "open"),
+            Step("n0", "subscribe", (b"a",)),
+            Step("n0", "connect_to", ("tcp://127.77.7.7:7000",)),
+            Step("n0", "subscribe", (b"b",)),
+            Step("", "idle", (0.05,)),
+            Step("n0", "close", (int(1000 * PATIENCE) + 1500,)),
+            Step("", "end_with", ("term", -1)),
+        ),
+    )
+    verdict = Trial(program, lambda _: Direct(PAUSE)).verdict()
+    assert verdict.outcome == "discarded"
+    assert "direct True, tunnelled False" in verdict.found[0]  # whether it has heard of its end
 
 
 def test_a_seed_is_a_program() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from typing import Any
 
 import zmq
@@ -37,12 +38,21 @@ class Way:
 
 
 class Direct(Way):
-    """Plain TCP."""
+    """Plain TCP.
+
+    Args:
+        pause: seconds that each connect takes, as a login does.
+    """
 
     name = "direct"
 
-    def __init__(self) -> None:
+    def __init__(self, pause: float = 0) -> None:
         self.ctx = zmq.Context()
+        self._pause = pause
+
+    def connect(self, sock: zmq.Socket[bytes], addr: str) -> None:
+        super().connect(sock, addr)
+        time.sleep(self._pause)
 
 
 class OwnSession(Way):
