@@ -89,7 +89,7 @@ class Gateway:
             self._pump.close()
 
     def _remove_directory(self) -> None:
-        if self._orphaned and self._logs is not None:
+        if self._logs is not None:
             let_go_of_stderr()
         remove(self._directory)
 

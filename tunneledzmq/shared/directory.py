@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from .system import account
 from .system.leg import HAS_UNIX_SOCKETS
-from .system.locks import LOCK_IS_IN_THE_WAY, lock_directory
+from .system.locks import lock_directory, unlock
 
 __all__ = [
     "STDERR",
@@ -61,7 +61,7 @@ class RuntimeDirectory:
         while True:
             self.path = tempfile.mkdtemp(prefix=PREFIXES[owner], dir=choose_base())
             try:
-                self.lock = _lock(self.path, create=True)
+                self.lock = lock_directory(self.path)
                 _mark(self.path)
             except (BlockingIOError, FileNotFoundError):
                 continue  # swept by another program before it was locked
@@ -70,7 +70,7 @@ class RuntimeDirectory:
                 raise
             if os.path.exists(self.path):
                 return
-            os.close(self.lock)
+            unlock(self.lock)
 
     def remove(self) -> None:
         """Remove the directory and let go of its lock."""
@@ -83,14 +83,14 @@ class RuntimeDirectory:
         for descriptor in (lock, _restored.pop(self.path, -1)):
             if descriptor != -1:
                 with suppress(OSError):
-                    os.close(descriptor)
+                    unlock(descriptor)
 
 
 def remove(path: str) -> None:
     """Remove the directory at `path` with all that is in it."""
     lock = _restored.pop(path, -1)
     if lock != -1:
-        os.close(lock)
+        unlock(lock)
     shutil.rmtree(path, ignore_errors=True)
     # That takes descriptors. Where there are none, there is no socket in it yet.
     for name in (STDERR, _MARK):
@@ -115,9 +115,9 @@ def restore(path: str) -> None:
             return
         raise PermissionError(errno.EACCES, "somebody else's directory", path) from None
     if path in _restored:
-        os.close(_restored.pop(path))
+        unlock(_restored.pop(path))
     with suppress(BlockingIOError):
-        _restored[path] = _lock(path, create=True)
+        _restored[path] = lock_directory(path)
     _mark(path)
 
 
@@ -140,22 +140,14 @@ def sweep() -> None:
 
 
 def _sweep_one(path: str) -> None:
-    try:
-        lock = _lock(path)
-    except FileNotFoundError:
-        os.rmdir(path)  # as below
-        return
-    if LOCK_IS_IN_THE_WAY:
-        os.close(lock)
-        remove(path)
-        return
+    lock = lock_directory(path)
     try:
         if os.path.lexists(os.path.join(path, _MARK)):
             remove(path)
         else:
             os.rmdir(path)  # killed before it was marked, or not one of ours
     finally:
-        os.close(lock)
+        unlock(lock)
 
 
 def is_ours(path: str) -> bool:
@@ -213,16 +205,11 @@ def _is_private(path: str) -> bool:
     return account.is_private(os.lstat(path))
 
 
-def _lock(path: str, *, create: bool = False) -> int:
-    """Lock a directory; an OSError means that somebody holds it."""
-    return lock_directory(path, os.path.join(path, _MARK), create=create)
-
-
 def _after_fork() -> None:
     """Let go of the locks, which are the parent's."""
     while _restored:
         with suppress(OSError):
-            os.close(_restored.popitem()[1])
+            unlock(_restored.popitem()[1])
 
 
 if hasattr(os, "register_at_fork"):

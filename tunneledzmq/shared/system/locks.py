@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
-__all__ = ["LOCK_IS_IN_THE_WAY", "lock_directory", "lock_file"]
+__all__ = ["lock_directory", "lock_file", "unlock"]
 
 # Seconds to wait for another process that adds a line to a file, and between looks: a lock may be
 # anybody's who may read the file, and OpenSSH takes none.
@@ -27,29 +27,35 @@ def _try_for_a_moment(lock: Callable[[], None]) -> None:
 
 
 if sys.platform == "win32":
+    import ctypes
+    import errno
     import msvcrt
+    from ctypes import wintypes
+
+    _kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+    _kernel.CreateMutexW.restype = wintypes.HANDLE
+    _ERROR_ALREADY_EXISTS = 183
 
     # Who locks what there is keeps others from reading it; nothing is ever there.
     _BEYOND = (1 << 31) - 16
 
-    LOCK_IS_IN_THE_WAY = True
+    def lock_directory(path: str) -> int:
+        """Lock a directory; an OSError means that somebody holds it.
 
-    def lock_directory(path: str, mark: str, *, create: bool) -> int:
-        """Lock a directory by a file in it; an OSError means that somebody holds it.
-
-        Args:
-            path: the directory.
-            mark: path of the file.
-            create: whether to make the file.
+        It is a mutex with the directory's name: an open file in it could not be removed.
         """
-        flags = os.O_RDWR | os.O_NOINHERIT | (os.O_CREAT if create else 0)
-        lock = os.open(mark, flags, 0o600)
-        try:
-            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
-        except OSError as exc:
-            os.close(lock)
-            raise BlockingIOError(exc.errno, exc.strerror, path) from exc
-        return lock
+        name = "Global\\" + os.path.basename(path)
+        lock = _kernel.CreateMutexW(None, False, name)
+        if not lock:
+            raise ctypes.WinError(ctypes.get_last_error())
+        if ctypes.get_last_error() == _ERROR_ALREADY_EXISTS:
+            unlock(lock)
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
+        return int(lock)
+
+    def unlock(lock: int) -> None:
+        """Let go of a directory."""
+        _kernel.CloseHandle(wintypes.HANDLE(lock))
 
     def lock_file(descriptor: int) -> None:
         """Lock a file for writing, unless somebody keeps it locked."""
@@ -63,17 +69,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    LOCK_IS_IN_THE_WAY = False
-    """Whether a directory cannot be removed while its lock is held, by whomever."""
-
-    def lock_directory(path: str, mark: str, *, create: bool) -> int:
-        """Lock a directory; an OSError means that somebody holds it.
-
-        Args:
-            path: the directory.
-            mark: path of a file in it, for systems that cannot lock directories.
-            create: whether to make the file there.
-        """
+    def lock_directory(path: str) -> int:
+        """Lock a directory; an OSError means that somebody holds it."""
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,6 +78,10 @@ else:
             os.close(lock)
             raise
         return lock
+
+    def unlock(lock: int) -> None:
+        """Let go of a directory."""
+        os.close(lock)
 
     def lock_file(descriptor: int) -> None:
         """Lock a file for writing, unless somebody keeps it locked."""
