@@ -302,7 +302,7 @@ def test_a_prompt_is_asked_for_a_password(ctx: TunneledContext, asyncssh: Any, e
         sock.connect(echo.address, ssh=options)
         round_trip(sock)
     [(text, shown)] = asked
-    assert "password" in text and not shown
+    assert "assword" in text and not shown
 
 
 def test_nobody_is_asked_without_a_console(asyncssh: Any, echo: Peer) -> None:
@@ -317,7 +317,7 @@ def test_nobody_is_asked_without_a_console(asyncssh: Any, echo: Peer) -> None:
         options=arguments_for(asyncssh, keyfile=None),
         addr=echo.address,
     )
-    assert "did not let" in output
+    assert "no key and no password" in output
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from ..shared.system.leg import AF_UNIX
 __all__ = ["enlarge_buffer"]
 
 # The kernel's default holds a few dozen KiB of small messages, so that libzmq and the gateway wake
-# each other for each of them. libzmq sets it for TCP only (ZMQ_SNDBUF). With more, messages of 16 KiB
-# go up 1.5 times as fast, and such of 256 KiB 1.2 times (medians of seven rounds in turns).
+# each other for each of them. libzmq sets it for TCP only (ZMQ_SNDBUF). With more, messages of
+# 16 KiB go up 1.5 times as fast, of 256 KiB 1.2 times (medians of seven rounds in turns).
 _SEND_BUFFER = 1 << 20
 
 # With more descriptors, looking through them takes longer than it is worth.
