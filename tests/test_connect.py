@@ -16,6 +16,7 @@ from tests.peers import Peer, free_port, numbered, round_trip
 from tests.polling import wait_until
 from tests.sshd import OpenSSHServer
 from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
+from tunneledzmq.shared.system.leg import HAS_UNIX_SOCKETS
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -117,7 +118,7 @@ def test_the_default_of_the_context_applies_to_tcp(openssh_options: SSHOptions, 
         assert [tunnel.remote for tunnel in ctx.tunnels] == [echo.address]
 
 
-@pytest.mark.parametrize("transport", ["inproc", "ipc"])
+@pytest.mark.parametrize("transport", ["inproc", *(["ipc"] if HAS_UNIX_SOCKETS else [])])
 def test_the_default_of_the_context_leaves_other_transports_alone(
     transport: str, openssh_options: SSHOptions, tmp_path: Path
 ) -> None:
