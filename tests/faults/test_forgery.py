@@ -242,6 +242,6 @@ def test_a_hop_that_opens_no_channel(forgery: list[str]) -> None:
     # Of a hop there are lines, which do not tell who began them.
     for line in ["channel 0: open failed: connect failed: x", *forgery]:
         said.add(line.encode())
-    error = login_error(login, Said(), [said], [])
+    error = login_error(login, Said(), [said], [], told=False)
     assert error.kind == "SSHConnectionError"
     assert error.message == "me@name:22: its hop cannot connect to it: connect failed: x"

@@ -24,7 +24,7 @@ logger = logging.getLogger("tunneledzmq")
 # though they look like it; a server may speak the language of its country.
 _PASSWORD = re.compile(r"password", re.IGNORECASE)
 _NO_PASSWORD = re.compile(
-    r"one.?time|otp|token|c[oó]d[eií]|new|again|retype|confirm|current|change|\bpin\b"
+    r"passphrase|one.?time|otp|token|c[oó]d[eií]|new|again|retype|confirm|current|change|\bpin\b"
     r"|^\W*(?:user|login)[ \w]*\W*$"
     r"|einmal|neues|wiederhol|jeton|usage unique|nouveau|retapez|un solo uso|nuev[ao]|repit",
     re.IGNORECASE,
