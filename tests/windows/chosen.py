@@ -33,7 +33,5 @@ FILES = (
     "tests/gateway/test_alive.py",
     "tests/gateway/test_clocks.py",
     "tests/gateway/test_redial.py",
-    "tests/gateway/traffic/test_ending.py",
-    "tests/gateway/traffic/test_search.py",
 )
 """Those that CI runs there: what there is time for."""
