@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import time
 from collections import defaultdict
 from functools import wraps
@@ -73,7 +74,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # A module is named where it could not be collected.
         only = set(SETTINGS["only"])
         items[:] = [item for item in items if {item.nodeid, item.nodeid.split("::")[0]} & only]
-    names = {"zmq.Context": zmq.Context, "zmq.Socket": zmq.Socket}
+    names: dict[str, Any] = {"zmq.Context": zmq.Context, "zmq.Socket": zmq.Socket}
+    green = sys.modules.get("zmq.green")  # where there is gevent
+    if green is not None:
+        names |= {"zmq.green.Context": green.Context, "zmq.green.Socket": green.Socket}
     test_cases: set[Any] = {getattr(item, "cls", None) for item in items}
     for test_case in test_cases:
         if getattr(test_case, "_repr_cls", None) in names:
