@@ -392,8 +392,11 @@ class GatewayHandle:
             self._said_bye = True
             with self._lock:
                 self._ended = True
-                opening = list(self._opening.values())
-            for reply in opening:
+                opening = dict(self._opening)
+                for number in opening:
+                    # Another gateway will have it: the end of this one is not the tunnel's.
+                    self._tunnels.pop(number, None)
+            for reply in opening.values():
                 reply.fail(HandleEnded())
         elif kind == "stats":
             self._on_stats(**message)
