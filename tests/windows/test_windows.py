@@ -358,20 +358,27 @@ def agent_at(pipe: str, keyfile: str) -> Iterator[list[int]]:
             self.transport.write(len(data).to_bytes(4, "big") + data)
             self.data = b""
 
-    async def serve() -> None:
-        await loop.start_serving_pipe(Protocol, pipe)  # type: ignore[attr-defined]
+    async def serve() -> Any:
+        [server] = await loop.start_serving_pipe(Protocol, pipe)  # type: ignore[attr-defined]
+        return server
 
-    loop.run_until_complete(serve())
+    def end() -> None:
+        server.close()
+        loop.call_later(0.2, loop.stop)  # what it waits for is cancelled in the next turns
+
+    server = loop.run_until_complete(serve())
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
         yield asked
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(end)
         thread.join()
         loop.close()
 
 
+# asyncio may let go of a pipe that is still being closed (IocpProactor.close).
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize(
     ("pipe", "named"),
