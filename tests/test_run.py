@@ -98,7 +98,7 @@ def test_so_do_the_python_processes_that_it_starts(
     output, errors = run(openssh, "-v", "--", *parent, *ask, echo.address)
     assert output == 4 * "hello 1\n"
     assert errors.count(f"{echo.address} through {openssh.server}\n") == 4
-    assert "4 connects to tcp:// addresses" in errors
+    assert "connects to tcp:// addresses: 4" in errors
 
 
 def test_a_process_logs_in_once_for_all_its_contexts(

@@ -65,7 +65,7 @@ def summary(directory: str, server: str) -> str:
             times = f", {count} times" if count > 1 else ""
             lines.append(f"process {path.name} ({shown}): {addr} {way}{times}")
     total = (
-        f"{processes} Python processes that use zmq, {connects} connects to tcp:// addresses"
+        f"Python processes that use zmq: {processes}; connects to tcp:// addresses: {connects}"
         if processes
         else "no Python process has imported zmq; those that ignore PYTHONPATH connect directly"
     )

@@ -179,10 +179,12 @@ def _changed(login: Login, print_: str) -> str:
     keys = load_known(login).find(*login.known_as)
     where = ", ".join(f"{known.file}:{known.line}" for known in keys)
     name = shlex.quote(known_hosts.lookup_name(*login.known_as))
+    # By itself it would look into ~/.ssh/known_hosts.
+    file = f"-f {shlex.quote(keys[0].file)} " if keys else ""
     return (
         f"the host key has changed: the server has {print_}, known_hosts has another one "
         f"({where or 'accepted before'}). Somebody may be listening in between. If the server "
-        f"really has a new key: ssh-keygen -R {name}"
+        f"really has a new key: ssh-keygen {file}-R {name}"
     )
 
 
