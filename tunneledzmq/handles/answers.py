@@ -22,7 +22,7 @@ __all__ = ["Answers", "Hops"]
 class Hops(Protocol):
     """Where the way over a hop is had: the gateways of the program."""
 
-    def finish_hop(self, tunnel: Tunnel, *, isolate: bool) -> None:
+    def finish(self, tunnel: Tunnel, *, isolate: bool) -> None:
         """Have the gateway for its options take a tunnel, and wait until it is up.
 
         Raises:
@@ -150,7 +150,7 @@ class Answers:
             if self._handle.ended:
                 self.close()
             try:
-                self._hops.finish_hop(hop, isolate=self._isolate)
+                self._hops.finish(hop, isolate=self._isolate)
             except BaseException:
                 self._hop = None
                 raise

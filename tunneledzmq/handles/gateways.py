@@ -8,6 +8,8 @@ import threading
 from collections import Counter
 from typing import Any, NamedTuple
 
+import zmq
+
 from ..exceptions import TunnelError
 from ..options import SSHOptions
 from ..shared.directory import sweep
@@ -58,7 +60,7 @@ class Gateways:
             if tunnel._owner is owner
         ]
 
-    def get(self, tunnel: Tunnel, *, isolate: bool) -> GatewayHandle:
+    def _get(self, tunnel: Tunnel, *, isolate: bool) -> GatewayHandle:
         """Return the gateway that is to take a tunnel, which is started if there is none.
 
         Raises:
@@ -87,31 +89,35 @@ class Gateways:
                 self._behind[tunnel._user] = handle
             return handle
 
-    def finish_hop(self, tunnel: Tunnel, *, isolate: bool) -> None:
-        """Have a gateway take the tunnel that another one's session goes through.
+    def finish(self, tunnel: Tunnel, *, isolate: bool) -> None:
+        """Have a gateway take a tunnel, and wait until it is up.
 
         Raises:
             TunnelError: there is no way.
+            zmq.ContextTerminated: the context terminates meanwhile.
             GivenUp: the tunnel was closed meanwhile.
         """
+        local = tunnel._local
         try:
             while True:
-                closing = tunnel._closing
+                closing, owner = tunnel._closing, tunnel._owner
                 if closing is not None and closing.at_once:
                     raise GivenUp
+                if owner is not None and owner.refuses(tunnel):
+                    raise zmq.ContextTerminated()
                 try:
-                    self.get(tunnel, isolate=isolate).open(tunnel)
+                    self._get(tunnel, isolate=isolate).open(tunnel)
                     break
                 except HandleEnded:
                     # Its last tunnel had just been closed.
-                    tunnel._handle, tunnel._local = None, ""
+                    tunnel._handle, tunnel._local = None, local
         except BaseException as exc:
             if tunnel._handle is None:
                 tunnel._ended = True
             if isinstance(exc, TunnelError):
                 tunnel._last_error = exc.strerror
             if tunnel._closing is not None and isinstance(exc, Exception):
-                raise GivenUp from exc
+                raise GivenUp from exc  # whatever else went wrong does not matter any more
             raise
 
     def interrupt(self, owner: Owner) -> None:

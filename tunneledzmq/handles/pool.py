@@ -18,9 +18,8 @@ from ..shared.directory import RuntimeDirectory, restore
 from ..shared.listener import cannot_listen, listen, remove_stale
 from ..shared.pace import Pace
 from ..shared.system.leg import private_leg, whose
-from ..tunnel import GivenUp, Tunnel
+from ..tunnel import Tunnel
 from .gateways import gateways
-from .handle import GatewayHandle, HandleEnded
 
 __all__ = ["GatewayPool", "shared_pool"]
 
@@ -124,23 +123,11 @@ class GatewayPool:
         """
         local = tunnel._local
         try:
-            while True:
-                try:
-                    self._get(tunnel).open(tunnel)
-                    break
-                except HandleEnded:
-                    # Its last tunnel had just been closed.
-                    tunnel._handle, tunnel._local = None, local
-        except BaseException as exc:
-            if tunnel._handle is None:
-                tunnel._ended = True
-            if isinstance(exc, TunnelError):
-                tunnel._last_error = exc.strerror
+            gateways().finish(tunnel, isolate=self._isolate)
+        except BaseException:
             self._stop_listening(tunnel)
             if local.startswith("ipc://"):
                 remove_stale(local[len("ipc://") :])  # unless a gateway has taken it over
-            if tunnel._closing is not None and isinstance(exc, Exception):
-                raise GivenUp from exc  # whatever else went wrong does not matter any more
             raise
         finally:
             self._stop_listening(tunnel)
@@ -164,14 +151,6 @@ class GatewayPool:
                 self._remove_directory.atexit = False
             restore(self._directory.path)
             return self._directory.path
-
-    def _get(self, tunnel: Tunnel) -> GatewayHandle:
-        closing = tunnel._closing
-        if closing is not None and closing.at_once:
-            raise GivenUp
-        if self.refuses(tunnel):
-            raise zmq.ContextTerminated()
-        return gateways().get(tunnel, isolate=self._isolate)
 
     @property
     def terminated(self) -> bool:
