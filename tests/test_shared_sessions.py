@@ -268,6 +268,7 @@ def test_a_persisting_session_that_is_lost_is_not_dialled_again(
         wait_until(lambda: not gateways(), 10, what="the gateway is gone")
         assert openssh.logins() == logins
         ask(ctx, echo.address)
+        wait_until(lambda: not ctx.tunnels)
         openssh.kill_sessions()
         wait_until(lambda: not gateways(), 10, what="the gateway is gone")
 
