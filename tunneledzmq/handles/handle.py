@@ -22,6 +22,7 @@ from ..options import SSHOptions
 from ..shared.control import ControlChannel, How, Message
 from ..shared.directory import RuntimeDirectory, restore
 from ..shared.system.descriptors import socketpair
+from ..shared.system.fork import undivided
 from ..shared.system.leg import private_leg, whose
 from ..tunnel import Closing, GivenUp, Owner, Tunnel, TunnelStats
 from .answers import Answers, Hops
@@ -106,7 +107,9 @@ class GatewayHandle:
         # Resolved once: the program may change its working directory before a restart.
         self._request = login_request(options)
         try:
-            self._directory = RuntimeDirectory()
+            with undivided():
+                self._directory = RuntimeDirectory()
+                _handles.add(self)
         except OSError as exc:
             raise _cannot_start(self.server, exc) from exc
         try:
@@ -114,7 +117,6 @@ class GatewayHandle:
         except BaseException:
             self._directory.remove()
             raise
-        _handles.add(self)
         threading.Thread(target=self._run, name="tunneledzmq-control", daemon=True).start()
 
     def __repr__(self) -> str:
@@ -272,34 +274,37 @@ class GatewayHandle:
     # The gateway's life
 
     def _start(self) -> tuple[ControlChannel, Home]:
+        control: ControlChannel | None = None
         try:
             # Before a restart somebody may have removed it.
             restore(self._directory.path)
-            ours, theirs = socketpair()
-        except OSError as exc:
-            raise _cannot_start(self.server, exc) from exc
-        control = ControlChannel(ours)
-        # Before there is a process: it must know its directory also if we are killed next.
-        control.send(
-            {
-                "type": "login",
-                "directory": self._directory.path,
-                "log_level": logger.getEffectiveLevel(),
-                "persist": self.options.persist,
-                "request": self._request,
-            }
-        )
-        try:
-            with theirs:
-                home = self._start_home(theirs, self._directory.path, self._directory.lock)
-        except (OSError, RuntimeError) as exc:  # no descriptors, or no threads, left
-            ours.close()
-            raise _cannot_start(self.server, exc) from exc
-        except BaseException:
-            ours.close()
+            # A child with a copy of either end would keep us from hearing of the gateway's end.
+            with undivided():
+                ours, theirs = socketpair()
+                with theirs:
+                    control = ControlChannel(ours)
+                    _controls.add(control)
+                    # Before there is a process: it must know its directory also if we are killed
+                    # next.
+                    control.send(
+                        {
+                            "type": "login",
+                            "directory": self._directory.path,
+                            "log_level": logger.getEffectiveLevel(),
+                            "persist": self.options.persist,
+                            "request": self._request,
+                        }
+                    )
+                    home = self._start_home(theirs, self._directory.path, self._directory.lock)
+                _homes.add(home)
+            if home.pid is not None:
+                control.peer = home.pid
+        except BaseException as exc:
+            if control is not None:
+                control.close()
+            if isinstance(exc, (OSError, RuntimeError)):  # no descriptors, or no threads, left
+                raise _cannot_start(self.server, exc) from exc
             raise
-        if home.pid is not None:
-            control.peer = home.pid
         return control, home
 
     def _run(self) -> None:
@@ -518,13 +523,17 @@ def _error(error: Message) -> TunnelError:
 
 # A forked child must not keep the gateways of its parent alive, nor speak to them.
 _handles: weakref.WeakSet[GatewayHandle] = weakref.WeakSet()
+_controls: weakref.WeakSet[ControlChannel] = weakref.WeakSet()
+_homes: weakref.WeakSet[Home] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    for control in list(_controls):
+        control.close()
+    for home in list(_homes):
+        home.after_fork()
     for handle in list(_handles):
-        handle._control.close()
         handle._directory.release()
-        handle._home.after_fork()
         handle._ended = True
 
 

@@ -205,8 +205,12 @@ class _Thread:
             name="tunneledzmq-gateway",
             daemon=True,
         )
+        try:
+            self._thread.start()
+        except RuntimeError:  # there are none left
+            self._gateway.after_fork()
+            raise
         atexit.register(self._at_exit)
-        self._thread.start()
 
     def wait(self) -> str:
         self._thread.join()

@@ -200,6 +200,7 @@ class ControlChannel:
         """Close this end when all messages are sent, those of other threads included."""
         with self._sending:
             self._send_queued(wait=True)
+            self.shutdown()  # whoever has a copy of it, such as a forked child
             self._sock.close()
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from .system import account
+from .system.fork import undivided
 from .system.leg import HAS_UNIX_SOCKETS
 from .system.locks import lock_directory, unlock
 
@@ -116,7 +117,7 @@ def restore(path: str) -> None:
         raise PermissionError(errno.EACCES, "somebody else's directory", path) from None
     if path in _restored:
         unlock(_restored.pop(path))
-    with suppress(BlockingIOError):
+    with suppress(BlockingIOError), undivided():
         _restored[path] = lock_directory(path)
     _mark(path)
 
