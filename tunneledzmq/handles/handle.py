@@ -17,7 +17,7 @@ from itertools import count
 import zmq
 
 from .. import exceptions
-from ..exceptions import GatewayError, TunnelError
+from ..exceptions import GatewayError, SSHConnectionError, TunnelError
 from ..options import SSHOptions
 from ..shared.control import ControlChannel, How, Message
 from ..shared.directory import RuntimeDirectory, restore
@@ -28,6 +28,7 @@ from ..tunnel import Closing, GivenUp, Owner, Tunnel, TunnelStats
 from .answers import Answers, Hops
 from .home import Home, start_process, start_thread
 from .local_leg import enlarge_buffer
+from .records import log, settle
 from .reply import Reply
 from .request import login_request
 
@@ -177,11 +178,7 @@ class GatewayHandle:
                 reply.interrupt(zmq.ContextTerminated())
             if owner is not None and owner.terminated:
                 self.terminate(owner)
-            while not reply.wait(self._connect_timeout + _START_TIMEOUT):
-                if not self._answers.pending:  # another thread may be typing a password
-                    raise GatewayError(
-                        errno.ETIMEDOUT, f"{self.server}: the gateway does not answer"
-                    )
+            self._wait_for(reply)
         except HandleEnded:
             with self._lock:
                 self._tunnels.pop(number, None)
@@ -195,6 +192,23 @@ class GatewayHandle:
             self._opening.pop(number, None)
             for call in reply.leave():
                 self._answers.hand_out(call)
+
+    def _wait_for(self, reply: Reply) -> None:
+        """Wait until a tunnel is open, and its records have been logged.
+
+        Raises:
+            Exception: what it has failed with.
+        """
+        try:
+            while not reply.wait(self._connect_timeout + _START_TIMEOUT):
+                if not self._answers.pending:  # another thread may be typing a password
+                    raise GatewayError(
+                        errno.ETIMEDOUT, f"{self.server}: the gateway does not answer"
+                    )
+        except SSHConnectionError as exc:
+            raise self._answers.explain(exc, ask=True) from None
+        finally:
+            settle()
 
     def close(self, tunnel: Tunnel, closing: Closing) -> None:
         """Close a tunnel as soon as libzmq is through with it. Never waits."""
@@ -309,15 +323,36 @@ class GatewayHandle:
 
     def _run(self) -> None:
         """Receive from the gateway, and from the next one, to the end."""
-        while True:
+        how = "the thread that hears its gateway ended"
+        try:
+            while True:
+                how = self._receive()
+                if self._said_bye or not self._restart(how):
+                    break
+        finally:
+            # Whatever has happened, nobody waits for it any more.
+            self._control.shutdown()
+            self._control.close()
+            self._end(HandleEnded() if self._said_bye else GatewayError(errno.EPIPE, how))
+
+    def _receive(self) -> str:
+        """Do what the gateway says to its end, and tell how that came."""
+        fault = ""
+        try:
             while (messages := self._control.receive()) is not None:
                 for message in messages:
                     self._handle(message)
-            how = self._home.wait()
+        except Exception as exc:
+            fault = f"the gateway was given up ({type(exc).__name__}: {exc})"
+        finally:
+            # It may not have ended yet, and ends by this.
+            self._control.shutdown()
             self._control.close()
-            if self._said_bye or not self._restart(how):
-                break
-        self._end(HandleEnded() if self._said_bye else GatewayError(errno.EPIPE, how))
+        how = self._home.wait()
+        return fault or how
+
+    def _log_error(self, text: str) -> None:
+        log(logger.name, logging.ERROR, text)
 
     def _restart(self, how: str) -> bool:
         """Start a new gateway for the tunnels of a dead one; tell whether there is one."""
@@ -328,7 +363,7 @@ class GatewayHandle:
         self._reconnects_before += 1 + self._reconnects
         self._reconnects = 0
         self._has_session = False
-        logger.error("%s: %s", self.server, how)
+        self._log_error(f"{self.server}: {how}")
         for tunnel in tunnels:
             tunnel._last_error = f"{self.server}: {how}"
             tunnel._has_session = False
@@ -337,7 +372,7 @@ class GatewayHandle:
         try:
             control, self._home = self._start()
         except GatewayError as exc:
-            logger.error("%s", exc)
+            self._log_error(str(exc))
             return False
         with self._lock:
             opened = {n: tunnel for n, tunnel in self._tunnels.items() if not tunnel._terminated}
@@ -388,7 +423,7 @@ class GatewayHandle:
     def _handle(self, message: Message) -> None:
         kind = message.pop("type")
         if kind == "log":
-            logging.getLogger(message["name"]).log(message["level"], "%s", message["message"])
+            log(**message)
         elif kind == "state":
             self._on_state(**message)
         elif kind == "tick":
@@ -407,12 +442,11 @@ class GatewayHandle:
             self._on_stats(**message)
         elif kind == "step":
             step = Step(**message)
-            logger.debug(
-                "%s: %s: %s",
-                self.server,
-                step.name,
-                step.detail,
-                extra={"step": step, "options": self.options},
+            log(
+                logger.name,
+                logging.DEBUG,
+                f"{self.server}: {step.name}: {step.detail}",
+                {"step": step, "options": self.options},
             )
         elif kind == "pong":
             self._on_pong(**message)
@@ -446,13 +480,15 @@ class GatewayHandle:
             if reply is not None:
                 reply.set()
         elif kind == "failed":
-            error = self._answers.explain(_error(message["error"]))
+            error = _error(message["error"])
+            if reply is None:
+                error = self._answers.explain(error)
             tunnel._last_error = error.strerror
             self._forget(tunnel)
             if reply is not None:
                 reply.fail(error)
             else:
-                logger.error("%s: the tunnel is gone: %s", tunnel.remote, error.strerror)
+                self._log_error(f"{tunnel.remote}: the tunnel is gone: {error.strerror}")
         elif kind == "taken":
             enlarge_buffer(tunnel._local[len("ipc://") :])
         elif kind == "trouble":
