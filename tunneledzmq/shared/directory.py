@@ -59,19 +59,21 @@ class RuntimeDirectory:
     """
 
     def __init__(self, owner: str = "gateway") -> None:
+        self.lock = -1
         while True:
             self.path = tempfile.mkdtemp(prefix=PREFIXES[owner], dir=choose_base())
             try:
                 self.lock = lock_directory(self.path)
                 _mark(self.path)
             except (BlockingIOError, FileNotFoundError):
+                self.release()
                 continue  # swept by another program before it was locked
-            except OSError:
-                remove(self.path)
+            except BaseException:
+                self.remove()
                 raise
             if os.path.exists(self.path):
                 return
-            unlock(self.lock)
+            self.release()
 
     def remove(self) -> None:
         """Remove the directory and let go of its lock."""
@@ -92,13 +94,31 @@ def remove(path: str) -> None:
     lock = _restored.pop(path, -1)
     if lock != -1:
         unlock(lock)
-    shutil.rmtree(path, ignore_errors=True)
-    # That takes descriptors. Where there are none, there is no socket in it yet.
-    for name in (STDERR, _MARK):
-        with suppress(OSError):
-            os.unlink(os.path.join(path, name))
+    if os.path.islink(path):
+        return
+    try:
+        names = os.listdir(path)
+    except OSError:  # it takes descriptors
+        names = [STDERR]
+    for name in names:
+        if name != _MARK:
+            _remove_entry(os.path.join(path, name))
+    # As long as anything is left in it, the next sweep must know it.
+    mark = os.path.join(path, _MARK)
     with suppress(OSError):
+        os.unlink(mark)
+    try:
         os.rmdir(path)
+    except OSError:
+        with suppress(OSError):  # it is gone
+            os.symlink(os.curdir, mark)  # which takes no descriptor
+
+
+def _remove_entry(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def restore(path: str) -> None:
