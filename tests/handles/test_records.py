@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,11 +25,11 @@ logger = logging.getLogger("tunneledzmq")
 
 
 @pytest.fixture
-def raised(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def raised(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What threads raise."""
     found: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", found.append)
-    yield found
+    return found
 
 
 class Raising(logging.Handler):

@@ -111,14 +111,23 @@ class GatewayHandle:
             with undivided():
                 self._directory = RuntimeDirectory()
                 _handles.add(self)
-        except OSError as exc:
-            raise _cannot_start(self.server, exc) from exc
-        try:
             self._control, self._home = self._start()
-        except BaseException:
-            self._directory.remove()
+            threading.Thread(target=self._run, name="tunneledzmq-control", daemon=True).start()
+        except BaseException as exc:
+            self._abandon()
+            if isinstance(exc, (OSError, RuntimeError)):  # no descriptors, or no threads, left
+                raise _cannot_start(self.server, exc) from exc
             raise
-        threading.Thread(target=self._run, name="tunneledzmq-control", daemon=True).start()
+
+    def _abandon(self) -> None:
+        """Leave nothing of a start that failed, whenever Ctrl-C was pressed."""
+        if hasattr(self, "_home"):
+            # The thread, if it runs already, hears of that.
+            self._control.shutdown()
+            self._control.close()
+            self._home.abandon()
+        if hasattr(self, "_directory"):
+            self._directory.remove()
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else f"{len(self._tunnels)} tunnels"
@@ -288,14 +297,13 @@ class GatewayHandle:
     # The gateway's life
 
     def _start(self) -> tuple[ControlChannel, Home]:
-        control: ControlChannel | None = None
         try:
             # Before a restart somebody may have removed it.
             restore(self._directory.path)
             # A child with a copy of either end would keep us from hearing of the gateway's end.
             with undivided():
                 ours, theirs = socketpair()
-                with theirs:
+                try:
                     control = ControlChannel(ours)
                     _controls.add(control)
                     # Before there is a process: it must know its directory also if we are killed
@@ -310,16 +318,17 @@ class GatewayHandle:
                         }
                     )
                     home = self._start_home(theirs, self._directory.path, self._directory.lock)
-                _homes.add(home)
-            if home.pid is not None:
-                control.peer = home.pid
-        except BaseException as exc:
-            if control is not None:
-                control.close()
-            if isinstance(exc, (OSError, RuntimeError)):  # no descriptors, or no threads, left
-                raise _cannot_start(self.server, exc) from exc
-            raise
-        return control, home
+                    _homes.add(home)
+                    if home.pid is not None:
+                        control.peer = home.pid
+                    return control, home
+                except BaseException:
+                    ours.close()
+                    raise
+                finally:
+                    theirs.close()
+        except (OSError, RuntimeError) as exc:  # no descriptors, or no threads, left
+            raise _cannot_start(self.server, exc) from exc
 
     def _run(self) -> None:
         """Receive from the gateway, and from the next one, to the end."""

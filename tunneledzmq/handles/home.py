@@ -63,6 +63,10 @@ class Home(Protocol):
         """Wait for the gateway's end and tell how it ended."""
         ...
 
+    def abandon(self) -> None:
+        """End a gateway that has nothing to deliver yet, and whose control pipe has ended."""
+        ...
+
     def after_fork(self) -> None:
         """Let go of what a forked child has inherited. Takes no locks: their owners are gone."""
         ...
@@ -180,6 +184,10 @@ class _Process:
         text = said.decode(errors="replace").strip()
         return f"the gateway process ended ({how})" + (f": {text}" if text else "")
 
+    def abandon(self) -> None:
+        self._popen.kill()
+        self._popen.wait()
+
     def after_fork(self) -> None:
         # Not the child's child: it must not wait for it.
         self._popen.returncode = 0
@@ -216,6 +224,9 @@ class _Thread:
         self._thread.join()
         atexit.unregister(self._at_exit)
         return "the gateway thread ended"
+
+    def abandon(self) -> None:
+        atexit.unregister(self._at_exit)
 
     def after_fork(self) -> None:
         atexit.unregister(self._at_exit)
