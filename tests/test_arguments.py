@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import zmq
 
 import tunneledzmq.asyncio
 from tests.peers import Peer, round_trip
+from tests.programs import run_program
 from tunneledzmq import SSHOptions, TunneledContext
 
 NOWHERE = "me@127.0.0.1:1"
@@ -162,6 +164,65 @@ def test_the_instance_takes_a_default(kind: Any) -> None:
     finally:
         plain.destroy(linger=0)
         kind._instance = None
+
+
+KINDS = [TunneledContext, tunneledzmq.asyncio.TunneledContext]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["blocking", "asyncio"])
+@pytest.mark.parametrize(
+    "server", ["me@host", SSHOptions("me@host", password="s3cret"), ["me@bastion", "me@host"]]
+)
+def test_a_server_in_the_place_of_another_argument(kind: Any, server: Any) -> None:
+    hint = "pass it as ssh="
+    for arguments in ((server,), (1, server)):
+        with pytest.raises(TypeError, match=hint) as caught:
+            kind(*arguments)
+        assert "s3cret" not in str(caught.value)
+    with pytest.raises(TypeError, match=hint):
+        kind.shadow(server)
+    with pytest.raises(TypeError, match=hint):
+        kind.instance(server)
+    with kind() as ctx:
+        with pytest.raises(TypeError, match=hint):
+            ctx.socket(zmq.REQ, server)
+        with pytest.raises(TypeError, match=r"a socket takes no ssh=: .* connect\(\)"):
+            ctx.socket(zmq.REQ, ssh=server)
+
+
+def test_the_hint_of_the_green_twin() -> None:
+    pytest.importorskip("gevent")
+    source = """
+    import tunneledzmq.green
+    plain = zmq.Context()
+    print(tunneledzmq.green.TunneledContext(plain).underlying == plain.underlying)
+    try:
+        tunneledzmq.green.TunneledContext("me@host")
+    except TypeError as exc:
+        print(exc)
+    """
+    assert re.fullmatch("True\n.* pass it as ssh=\n", run_program(source))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["blocking", "asyncio"])
+def test_what_pyzmq_takes_for_a_context_is_taken(kind: Any) -> None:
+    plain: zmq.Context[Any] = zmq.Context()
+    for arguments, keywords in [
+        ((2,), {}),
+        ((True,), {}),
+        ((1, 0), {}),
+        ((1, ""), {}),
+        ((plain,), {}),
+        ((1, plain), {}),
+        ((1, plain.underlying), {}),
+        ((), {"io_threads": 2, "shadow": None}),
+        ((), {"shadow": plain}),
+    ]:
+        context = kind(*arguments, **keywords)
+        context.socket(zmq.REQ).close()
+        if not context._shadow:
+            context.term()
+    plain.term()
 
 
 @pytest.mark.parametrize(
