@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -347,3 +348,13 @@ def test_a_peer_that_refuses_is_told(sock: TunneledSocket, openssh_options: SSHO
     [tunnel] = sock.tunnels
     assert "refused" in wait_until(lambda: tunnel.last_error).lower()
     assert tunnel.state == "up"
+
+
+def test_a_name_that_the_server_does_not_know_is_told(
+    sock: TunneledSocket, openssh_options: SSHOptions
+) -> None:
+    sock.connect("tcp://no.such.name.invalid:5555", ssh=openssh_options)
+    [tunnel] = sock.tunnels
+    # Which of the two depends on whether this machine can ask anybody.
+    told = "does not know this name|cannot look this name up"
+    assert re.search(told, wait_until(lambda: tunnel.last_error, 20))
