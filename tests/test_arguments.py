@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from typing import Any
@@ -240,6 +241,22 @@ def test_the_words_of_other_libraries_are_known(fields: dict[str, Any], says: st
     with pytest.raises(TypeError, match="unexpected keyword argument 'fields'"):
         SSHOptions("host", fields=fields)  # type: ignore[call-arg]
     assert "keyfile" in inspect.signature(SSHOptions).parameters
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SSHOptions)])
+@pytest.mark.parametrize("value", [object(), b"s3cret", [object()], 5j], ids=type)
+def test_an_option_of_another_type_is_named(name: str, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b") as caught:
+        SSHOptions(**{"server": "me@host", name: value})
+    if name not in ("strict_host_key_checking", "backend"):  # which name what they take
+        assert isinstance(caught.value, TypeError)
+        assert "s3cret" not in str(caught.value)
+
+
+def test_yes_and_no_are_no_truth_values() -> None:
+    for name in ("agent", "compression"):
+        with pytest.raises(TypeError, match=f"{name} must be True.* not str"):
+            SSHOptions("me@host", **{name: "no"})  # type: ignore[arg-type]
 
 
 def test_the_repr_of_options_shows_no_secret() -> None:
