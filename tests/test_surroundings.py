@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import zmq
 
 from tests.logins import arguments_for
 from tests.peers import Peer
 from tests.programs import run_program
 from tests.sshd import OpenSSHServer
+from tunneledzmq import SSHOptions, TunneledContext
 from tunneledzmq.gateway.reach.shell import ShellCommand
 
 ROUND_TRIP = """
@@ -45,6 +51,26 @@ def test_a_working_directory_that_was_removed(
     {ROUND_TRIP}"""
     options = arguments_for(openssh)
     assert run_program(source, options=options, addr=echo.address) == "hello\n"
+
+
+def test_a_list_of_processes_says_whose_a_gateway_is(
+    ctx: TunneledContext,
+    openssh_options: SSHOptions,
+    echo: Peer,
+    gateways: Callable[[], set[psutil.Process]],
+) -> None:
+    with ctx.socket(zmq.REQ) as sock:
+        sock.connect(echo.address, ssh=openssh_options)
+        [gateway] = gateways()
+        listed = subprocess.run(
+            ["ps", "-o", "args=", "-p", str(gateway.pid)],
+            env={**os.environ, "COLUMNS": "80"},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    # After the path of the interpreter, which may be long.
+    assert listed.partition(" -c ")[2].startswith("'tunneledzmq gateway'")
 
 
 def test_a_command_needs_no_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,10 @@ logger = logging.getLogger("tunneledzmq")
 # The child takes over this program's sys.path as it is: "-m" would put the working directory in
 # front of it, and could not find a package that the program itself found in a place of its own.
 # The package itself stays empty there: a gateway has no use for zmq, which takes long to import.
-# Its first word is the proof that it runs this, and is no copy of the program.
+# Its first word is the proof that it runs this, and is no copy of the program. Who lists processes
+# sees the beginning of it, which says whose it is.
 _BOOTSTRAP = (
+    "'tunneledzmq gateway';"
     "import os, sys, types;"
     "proof, control, sys.path[:] = int(sys.argv[1]), int(sys.argv[2]), sys.argv[4:];"
     "os.environ.pop('TUNNELEDZMQ_GATEWAY', None);"
