@@ -16,6 +16,7 @@ from typing import Protocol
 
 from ..exceptions import GatewayError
 from ..shared.directory import STDERR
+from ..shared.environment import environment_of_others
 from ..shared.interpreter import find_interpreter, is_called_python
 from ..shared.system.leg import HAS_UNIX_SOCKETS
 
@@ -144,7 +145,7 @@ class _Process:
                     control,
                     (lock, proves) if proves >= 0 else (lock,),
                     stderr,
-                    {**os.environ, _MARK: "1"},
+                    {**environment_of_others(), _MARK: "1"},
                 )
         except OSError as exc:
             if isinstance(exc, (FileNotFoundError, PermissionError)):

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ...shared.environment import environment_of_others
 from ...shared.interpreter import find_interpreter, is_called_python
 from ..config import methods_of, server_name
 from ..login import Login, LoginError, Request
@@ -283,7 +284,7 @@ def _ask(request: Request, ssh: str, *commands: list[str]) -> list[Settings]:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env={**os.environ, "LC_ALL": "C"},
+            env={**environment_of_others(), "LC_ALL": "C"},
             cwd="/",
             start_new_session=True,
         )
@@ -327,7 +328,13 @@ def _useless(request: Request, text: str) -> LoginError:
 
 
 def _check_version(request: Request, ssh: str) -> None:
-    said = subprocess.run([ssh, "-V"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    said = subprocess.run(
+        [ssh, "-V"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment_of_others(),
+    )
     match = re.match(r"OpenSSH_\D*(\d+)\.(\d+)", said.stderr)
     if match is None or (int(match[1]), int(match[2])) < _OLDEST:
         raise LoginError(
