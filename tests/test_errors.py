@@ -7,6 +7,7 @@ import logging
 import re
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.programs import run_program
 from tests.sshd import OpenSSHServer, fingerprint, generate_key, public_key
 from tests.strangers import SilentPort, talking_port
 from tunneledzmq import (
+    GatewayError,
     HostKeyChangedError,
     HostKeyError,
     SSHAuthenticationError,
@@ -303,6 +305,28 @@ def test_a_changed_host_key(
         assert f"ssh-keygen -f {known_hosts} -R " in caught.value.strerror.replace('"', "")
     assert isinstance(caught.value, HostKeyError)
     assert_usable(sock, echo, openssh_options)
+
+
+def test_a_traceback_shows_the_program_and_little_else(
+    sock: TunneledSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SSHConnectionError) as caught:
+        sock.connect("tcp://127.0.0.1:1", ssh=stranger(free_port()))
+    assert len(caught.traceback) <= 4
+
+    # What has caused it is not hidden.
+    def no_descriptors() -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("tunneledzmq.handles.handle.socketpair", no_descriptors)
+    with pytest.raises(GatewayError) as caught_here:
+        sock.connect("tcp://127.0.0.1:1", ssh=stranger(free_port()))
+    assert len(caught_here.traceback) <= 4
+    cause = caught_here.value.__cause__
+    assert isinstance(cause, OSError)
+    assert any(
+        entry.name == "no_descriptors" for entry in traceback.extract_tb(cause.__traceback__)
+    )
 
 
 def test_threads_that_wait_for_one_login_share_its_failure(
