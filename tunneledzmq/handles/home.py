@@ -83,13 +83,15 @@ def start_process(control: socket.socket, directory: str, lock: int) -> Home:
     """
     interpreter = find_interpreter()
     if interpreter is None:
-        _warn("the program carries its own Python inside")
+        _warn(f"the program carries its own Python inside. {_ADVICE}")
+    elif getattr(sys, "frozen", False) and not _is_there_as_files():
+        _warn("no other one could read this package, which the program carries inside")
     elif _no_interpreter is None:
         _check_copy()
         try:
             return _Process(interpreter, control, directory, lock)
         except _NoInterpreter as exc:
-            _warn(str(exc))
+            _warn(f"{exc}. {_ADVICE}")
     return start_thread(control, directory, lock)
 
 
@@ -103,14 +105,21 @@ class _NoInterpreter(Exception):
     """What was started for one is something else."""
 
 
+_ADVICE = "If there is one: multiprocessing.set_executable('/path/to/python')"
+
+
+def _is_there_as_files() -> bool:
+    main = os.path.join(_PACKAGE, "gateway", "__main__.py")
+    return os.path.exists(main) or os.path.exists(f"{main}c")
+
+
 def _warn(why: str) -> None:
     """Tell once that there is no interpreter."""
     global _no_interpreter
     if _no_interpreter is None:
         logger.warning(
             "gateways live in threads of this program and share its GIL, since there is no Python "
-            "interpreter to start them with: %s. If there is one: "
-            "multiprocessing.set_executable('/path/to/python')",
+            "interpreter to start them with: %s",
             why,
         )
     _no_interpreter = why

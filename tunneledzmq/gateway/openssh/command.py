@@ -31,6 +31,9 @@ from .hops import Hops
 
 __all__ = ["OpenSSHLogin", "helper_command", "master_command", "resolve"]
 
+# In a frozen program it is a file only because of a hook (see tunneledzmq.pyinstaller).
+_HELPER = os.path.splitext(os.path.abspath(helper.__file__))[0] + ".py"
+
 # Of the user's config file, what has nothing to do with our channels, or would get in their way.
 _OURS = {
     "ControlMaster": "yes",
@@ -190,23 +193,24 @@ def master_command(login: OpenSSHLogin, control_path: str, gateway: str, hop: st
 
 def helper_command(gateway: str, what: str) -> list[str]:
     """Return the command line of :mod:`helper`, which speaks to the gateway."""
-    return [python(), "-I", "-S", os.path.abspath(helper.__file__), gateway, what]
+    return [python(), "-I", "-S", _HELPER, gateway, what]
 
 
 def python() -> str:
     """Return the interpreter of what ssh is to start for us.
 
     Raises:
-        LoginError: there is none, or what it is to run is inside a frozen program.
+        LoginError: there is none, or what it is to run is only inside a frozen program.
     """
     interpreter = find_interpreter()
     if interpreter is None or not is_called_python(interpreter):
         interpreter = shutil.which("python3")
-    if interpreter is None or not os.path.exists(helper.__file__):
+    if interpreter is None or not os.path.exists(_HELPER):
+        missing = "the file helper.py" if interpreter else "a Python interpreter (python3 in PATH)"
         raise LoginError(
             "GatewayError",
             errno.ENOTSUP,
-            "backend='openssh' needs a Python interpreter, and a program that is not frozen: use "
+            f"backend='openssh' needs {missing}, which this frozen program does not have: use "
             "backend='sshtunnel'",
         )
     return interpreter
