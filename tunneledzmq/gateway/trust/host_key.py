@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 
 import paramiko
 
@@ -181,10 +181,12 @@ def ask_authority(host: str) -> str:
     )
 
 
-def name_files(files: Iterable[str]) -> str:
+def name_files(files: Sequence[str]) -> str:
     """Name the files in which a key is not, and say which of them are not there."""
     # Nobody has the second one of the defaults.
-    named = [file for file in files if os.path.exists(file) or not file.endswith(_SECOND)]
+    named = [
+        file for file in files if os.path.exists(file) or not (file.endswith(_SECOND) and files[1:])
+    ]
     return ", ".join(
         file if os.path.exists(file) else f"{file} (which does not exist)" for file in named
     )
