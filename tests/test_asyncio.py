@@ -476,6 +476,39 @@ def test_a_failure_that_is_awaited_late_is_told_to_who_awaits_it(
     assert sock.tunnels == []
 
 
+def wait_until_known(connecting: Any) -> None:
+    wait_until(lambda: not connecting.under_way)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["logged in", "refused"])
+def test_a_loop_that_ends_without_hearing_of_the_outcome(
+    known: bool,
+    ctx: TunneledContext,
+    openssh: OpenSSHServer,
+    openssh_options: SSHOptions,
+    echo: Peer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sock = ctx.socket(zmq.REQ)
+    options = openssh_options if known else strangers_options(openssh)
+
+    async def begin() -> Any:
+        return sock.connect(echo.address, ssh=options)
+
+    async def go_on() -> None:
+        await asyncio.wait_for(sock.connect(echo.address, ssh=openssh_options), 10)
+        await round_trip(sock)
+        assert len(sock.tunnels) == 1
+
+    loop = asyncio.new_event_loop()
+    # It is not awaited, though it is what a coroutine returns.
+    wait_until_known(loop.run_until_complete(begin()))
+    loop.close()
+    asyncio.run(go_on())
+    gc.collect()
+    assert ("cannot connect" in caplog.text) == (not known)
+
+
 def test_a_connect_tells_how_far_it_is(
     ctx: TunneledContext, openssh_options: SSHOptions, echo: Peer
 ) -> None:

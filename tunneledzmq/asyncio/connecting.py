@@ -226,7 +226,8 @@ class Connecting(Generic[_SocketT]):
     def __init__(self, manager: _SocketContext[_SocketT], attempt: Attempt | None = None) -> None:
         self._manager = manager
         self._attempt = attempt
-        self._awaited = False
+        # Whether somebody waits for it, or was told of its failure.
+        self._retrieved = False
 
     def __repr__(self) -> str:
         if self._attempt is None:
@@ -249,6 +250,11 @@ class Connecting(Generic[_SocketT]):
         return self._manager.addr
 
     @property
+    def under_way(self) -> bool:
+        """Whether it is not known yet whether there will be an SSH session."""
+        return self._attempt is not None and not self._attempt.done
+
+    @property
     def failed(self) -> bool:
         """Whether there was no SSH session to be had."""
         return self._attempt is not None and self._attempt.error is not None
@@ -263,7 +269,7 @@ class Connecting(Generic[_SocketT]):
         """
         if self._attempt is None:
             return
-        self._awaited = True
+        self._retrieved = True
         pending = PendingConnect(self._manager, self._attempt, asyncio.get_running_loop())
         self._attempt.when_done(pending.on_done, pending.get_loop())
         yield from pending.__await__()
@@ -295,9 +301,15 @@ class Connecting(Generic[_SocketT]):
         self._tell_untold()
 
     def _tell_untold(self) -> None:
-        error = None if self._attempt is None or self._awaited else self._attempt.error
-        if error is not None and not isinstance(error, _UNTOLD):
+        error = self._retrieve()
+        if error is not None:
             logger.error("%s: cannot connect: %s", self.addr, error)
+
+    def _retrieve(self) -> BaseException | None:
+        """Return the failure that somebody is to be told of, once."""
+        retrieved, self._retrieved = self._retrieved, True
+        error = None if self._attempt is None or retrieved else self._attempt.error
+        return None if isinstance(error, _UNTOLD) else error
 
     @property
     def _socket(self) -> ConnectingSocket:
@@ -328,7 +340,7 @@ class PendingConnect(asyncio.Future[None], Connecting[_SocketT]):
 
     def __await__(self) -> Generator[Any, None, None]:
         """Wait until the SSH session is up (see `Connecting`)."""
-        self._awaited = True
+        self._retrieved = True
         try:
             yield from asyncio.Future.__await__(self)
         except asyncio.CancelledError:
@@ -343,11 +355,26 @@ class PendingConnect(asyncio.Future[None], Connecting[_SocketT]):
         self._socket._undo(self._attempt.tunnel)
         return True
 
+    def __del__(self) -> None:
+        """Let asyncio tell; or tell in its place of what the loop has not heard of yet."""
+        if self.done():
+            asyncio.Future.__del__(self)
+        else:
+            self._tell_untold()
+
+    def _tell_untold(self) -> None:
+        loop = self.get_loop()
+        if loop.is_closed():
+            super()._tell_untold()
+        elif (error := self._retrieve()) is not None:
+            context = {"message": f"connect to {self.addr} failed", "exception": error}
+            loop.call_soon_threadsafe(loop.call_exception_handler, context)
+
     def on_done(self) -> None:
         """Have the outcome. Called by the event loop, or by the attempt's thread after its end."""
         if self.get_loop().is_closed():
             super().on_done()
-            self._tell_untold()
+            self._tell_untold()  # it is of no use to wait for it
         else:
             self._settle()
 

@@ -85,7 +85,9 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
         connected = self._connected(text, way)
         if connected is not None:
             again = self._connecting.get(connected)
-            return again or Connecting(self._connect_again(connected, text))
+            if again is not None and again.under_way:
+                return again
+            return Connecting(self._connect_again(connected, text))
         pool = self._pool
         tunnel = pool.begin(*way)
         attempt = Attempt(pool, tunnel, self._linger_of(weakref.ref(self)))
@@ -138,8 +140,10 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
 
     def _undo_failed(self) -> None:
         """Undo what failed while no event loop was there to do it."""
-        while self._failed:
-            self._undo(self._failed.pop())
+        failed = [tunnel for tunnel, each in list(self._connecting.items()) if each.failed]
+        for tunnel in failed + self._failed:
+            self._undo(tunnel)
+        self._failed.clear()
 
 
 add_twin(PlainSocket, TunneledSocket)
