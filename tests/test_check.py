@@ -121,7 +121,7 @@ def test_colours_on_a_terminal(openssh: OpenSSHServer, echo: Peer) -> None:
 def test_80_columns_hide_no_command(
     openssh: OpenSSHServer, echo: Peer, tmp_path: Path, rich: bool
 ) -> None:
-    known_hosts = tmp_path / "known_hosts"
+    known_hosts = tmp_path / "s" / "known_hosts"
     without = "" if rich else "import sys; sys.modules['rich'] = None; "
     source = f"{without}import sys; from tunneledzmq.check import main; main(sys.argv[1:])"
     ours, theirs = pty.openpty()
@@ -146,6 +146,7 @@ def test_80_columns_hide_no_command(
     lines = text.splitlines()
     [command] = [line for line in lines if "ssh-keyscan" in line]
     assert command.strip() == (
+        f"mkdir -p -m 700 {known_hosts.parent} && "
         f"ssh-keyscan -p {openssh.port} -t ed25519 127.0.0.1 >> {known_hosts}"
     )
     assert all(len(line) <= 80 for line in lines if line != command)

@@ -104,6 +104,8 @@ CONNECTS: dict[str, str] = {
     "imported": "from zmq import Context; sock = Context().socket(zmq.REQ)",
     "sugar": "from zmq.sugar.context import Context; sock = Context().socket(zmq.REQ)",
     "made before": "sock = before.socket(zmq.REQ)",
+    "socket made before": "sock = socket_before",
+    "imported before": "sock = imported_before().socket(zmq.REQ)",
     "derived before": "sock = Before().socket(zmq.REQ)",
     "by hand": "sock = zmq.Socket(zmq.Context(), zmq.REQ)",
     "derived": "sock = type('Own', (zmq.Socket,), {})(zmq.Context(), zmq.REQ)",
@@ -118,7 +120,9 @@ def test_every_connect_goes_through_the_server(
         f"""
         import warnings
         warnings.simplefilter("ignore")
+        from zmq import Context as imported_before
         before = zmq.Context()
+        socket_before = before.socket(zmq.REQ)
 
         class Before(zmq.Context):
             pass
@@ -142,6 +146,42 @@ def test_every_connect_goes_through_the_server(
         addr=echo.address,
     )
     assert output.splitlines() == [f"b'hello' ['{echo.address}']", "b'hello' False"]
+
+
+def test_what_is_connected_before_stays_so(openssh: OpenSSHServer, echo: Peer) -> None:
+    output = run_program(
+        """
+        sock = zmq.Context().socket(zmq.REQ)
+        sock.connect(addr)
+        install(options)
+        sock.send(b"hello")
+        print(sock.recv(), hasattr(sock, "tunnels"))
+        sock.disconnect(addr)
+        sock.connect(addr)
+        sock.send(b"hello")
+        print(sock.recv(), len(sock.tunnels))
+        sock.close(0)
+        """,
+        options=arguments_for(openssh),
+        addr=echo.address,
+    )
+    assert output.splitlines() == ["b'hello' False", "b'hello' 1"]
+
+
+def test_a_late_install_without_a_server_leaves_what_is_there(echo: Peer) -> None:
+    output = run_program(
+        """
+        sock = zmq.Context().socket(zmq.REQ)
+        install()
+        try:
+            sock.connect(addr, ssh="me@nowhere.invalid")
+        except TypeError:
+            print("takes no ssh=")
+        sock.close(0)
+        """,
+        addr=echo.address,
+    )
+    assert output == "takes no ssh=\n"
 
 
 def test_a_context_keeps_its_own_default(openssh: OpenSSHServer, echo: Peer) -> None:

@@ -196,6 +196,42 @@ def test_advice_can_be_pasted(
     assert words[:-2] in (["ssh-keygen"], ["ssh-keygen", "-f", str(file)])
 
 
+@pytest.mark.parametrize("directory", ["there", "not yet"])
+def test_advice_about_a_host_key_works(
+    ctx: TunneledContext,
+    openssh: OpenSSHServer,
+    echo: Peer,
+    tmp_path: Path,
+    backend: str,
+    directory: str,
+) -> None:
+    file = tmp_path / directory / "known_hosts"
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "other").touch()
+    files = [str(file), str(tmp_path / "there" / "other")]
+    options = options_for(openssh, known_hosts=files)
+    with ctx.socket(zmq.REQ) as sock:
+        with pytest.raises(UnknownHostKeyError) as caught:
+            sock.connect(echo.address, ssh=options)
+        text = str(caught.value)
+        assert f"is not in {file} (which does not exist), {files[1]}. If" in text
+        assert ("mkdir" in text) == (directory == "not yet")
+        [command] = re.findall(r"fingerprint: (.*?) \(or ", text)
+        subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True)
+        assert file.parent.stat().st_mode & 0o077 == 0 or directory == "there"
+        sock.connect(echo.address, ssh=options)
+
+
+def test_a_default_that_nobody_has_is_not_missed(
+    ctx: TunneledContext, openssh: OpenSSHServer, home: Path, backend: str
+) -> None:
+    options = options_for(openssh, known_hosts=None)
+    with ctx.socket(zmq.REQ) as sock, pytest.raises(UnknownHostKeyError) as caught:
+        sock.connect("tcp://127.0.0.1:1", ssh=options)
+    file = home / ".ssh" / "known_hosts"
+    assert f"is not in {file} (which does not exist). If" in str(caught.value)
+
+
 def test_advice_about_an_alias_can_be_pasted(
     ctx: TunneledContext, openssh: OpenSSHServer, config: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -245,4 +245,7 @@ class Tunnel:
     def __repr__(self) -> str:
         state = self.state
         why = self._last_error if state == State.DOWN.value else self._trouble
+        # Both stand there already.
+        for known in (self.server, self.remote.removeprefix("tcp://")):
+            why = why and why.removeprefix(f"{known}: ")
         return f"<Tunnel {self.remote} via {self.server} [{state}{f': {why}' if why else ''}]>"

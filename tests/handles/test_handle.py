@@ -25,6 +25,7 @@ def handle() -> Any:
     made._ended = made._said_bye = False
     made._tunnels, made._closing, made._opening, made._asking = {}, {}, {}, {}
     made._directory, made._answers = Mock(), Mock()
+    made._lost_at = None
     return made
 
 

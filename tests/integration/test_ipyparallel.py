@@ -2,64 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from subprocess import Popen
-
 import pytest
 
-from tests.integration.conftest import INSTALLED, Site
+from tests.integration.conftest import Cluster
 from tests.polling import wait_until
 from tests.programs import run_program, start_program
 
 PACKAGES = ["ipyparallel", "numpy"]
 
 pytestmark = pytest.mark.timeout(120)
-
-CONTROLLER = [
-    "--HeartMonitor.period=500",  # milliseconds
-    "--HeartMonitor.max_heartmonitor_misses=6",
-]
-
-# ipyparallel's nanny connects past the tunnel, so that --ssh works without it only.
-ENGINE = ["--IPEngine.enable_nanny=False"]
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A controller on the far machine, with two engines on the near one."""
-
-    site: Site
-
-    def file(self, whose: str) -> str:
-        """Return the connection file for a `client` or an `engine`."""
-        security = self.site.home / "IPYTHONDIR" / "profile_default" / "security"
-        return str(security / f"ipcontroller-{whose}.json")
-
-    @contextmanager
-    def engine(self) -> Iterator[Popen[bytes]]:
-        """Run an engine, tunnelled back to the controller."""
-        program = f"{INSTALLED} from ipyparallel.engine.app import main; main()"
-        words = (f"--file={self.file('engine')}", f"--ssh={self.site.sshd.server}", *ENGINE)
-        with self.site.running(self.site.near, "-c", program, *words) as process:
-            yield process
-
-
-@pytest.fixture(scope="module")
-def cluster(site: Site) -> Iterator[Cluster]:
-    cluster = Cluster(site)
-    with ExitStack() as stack:
-        # The profile is made by whoever comes first, and the engines come at the same time.
-        words = (f"--ip={site.host}", *CONTROLLER)
-        stack.enter_context(site.running(site.far, "-m", "ipyparallel.controller", *words))
-        wait_until(lambda: "Heartmonitor beating" in site.log(), 30, "the controller is up")
-        for _ in range(2):
-            stack.enter_context(cluster.engine())
-        wait_until(
-            lambda: site.log().count("Completed registration") == 2, 40, "two engines are up"
-        )
-        yield cluster
 
 
 def test_a_client_maps_and_moves_large_arrays(cluster: Cluster) -> None:

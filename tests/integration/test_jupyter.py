@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,26 +12,10 @@ import pytest
 from tests.integration.conftest import INSTALLED, Site
 from tests.logins import arguments_for
 from tests.peers import ROOT, Peer
-from tests.polling import wait_until
 from tests.programs import run_program
 from tests.sshd import OpenSSHServer, generate_key
 
 PACKAGES = ["ipykernel", "jupyter_client", "jupyter_console"]
-
-
-@pytest.fixture(scope="module")
-def kernel(site: Site) -> Iterator[Path]:
-    """A kernel on the far machine; its connection file."""
-    path = site.home / "kernel.json"
-    command = ("-m", "ipykernel_launcher", "-f", str(path), f"--ip={site.host}")
-    with site.running(site.far, *command) as process:
-
-        def written() -> bool:
-            assert process.poll() is None, site.log()
-            return path.exists() and bool(path.read_text())
-
-        wait_until(written, 30, "the kernel's connection file")
-        yield path
 
 
 def test_a_blocking_client_works_on_the_far_kernel(site: Site, kernel: Path) -> None:

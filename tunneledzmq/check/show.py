@@ -17,7 +17,8 @@ __all__ = ["JSONShow", "PlainShow", "RichShow", "Show", "choose"]
 
 # A message, in pieces of text and the command that follows it.
 _COMMAND = re.compile(
-    r"(.*?)((?:ssh-keyscan|ssh-keygen|chmod) -?[^;]*?(?= \(or |, run where |; |$)|$)", re.DOTALL
+    r"(.*?)((?:mkdir|ssh-keyscan|ssh-keygen|chmod) -?[^;]*?(?= \(or |, run where |; |$)|$)",
+    re.DOTALL,
 )
 
 # Columns that a text gets at least.

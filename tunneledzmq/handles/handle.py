@@ -97,6 +97,8 @@ class GatewayHandle:
         self._said_bye = False
         self._has_session = False
         self._deaths = 0
+        # Since when there is no session, if that was logged (time.monotonic).
+        self._lost_at: float | None = None
         self._reconnects = 0
         # Those of the gateways that died, and the restarts.
         self._reconnects_before = 0
@@ -324,6 +326,7 @@ class GatewayHandle:
         self._reconnects = 0
         self._has_session = False
         logger.error("%s: %s", self.server, how)
+        self._lost_at = self._lost_at or time.monotonic()
         for tunnel in tunnels:
             tunnel._last_error = f"{self.server}: {how}"
             tunnel._has_session = False
@@ -425,6 +428,10 @@ class GatewayHandle:
         self._has_session = state == "up"
         if self._has_session:
             self._deaths = 0
+            self._tell_return()
+        elif error is not None and any(tunnel._opened for tunnel in list(self._tunnels.values())):
+            logger.warning("%s", error)
+            self._lost_at = self._lost_at or time.monotonic()
         self._reconnects = reconnects
         for tunnel in list(self._tunnels.values()):
             if error is not None:
@@ -432,6 +439,13 @@ class GatewayHandle:
             tunnel._has_session = self._has_session
             if tunnel._opened:
                 tunnel._reconnects = self._reconnects_before + reconnects
+
+    def _tell_return(self) -> None:
+        """Tell who was told that the session was lost that it is back."""
+        since, self._lost_at = self._lost_at, None
+        if since is not None:
+            seconds = time.monotonic() - since
+            logger.warning("%s: the SSH session is back after %.1f s", self.server, seconds)
 
     def _on_tunnel(self, kind: str, tunnel: Tunnel, message: Message) -> None:
         reply = self._opening.get(tunnel._id)

@@ -75,7 +75,12 @@ class GatewayPool:
         """
         self._check_open()
         tunnel._owner = self
-        self.finish(tunnel)
+        try:
+            self.finish(tunnel)
+        except TunnelError as exc:
+            # It says what happened over there. How we came to know tells nobody anything; what has
+            # caused it here, if something has, stays its cause.
+            raise exc.with_traceback(None)  # noqa: B904
 
     def begin(
         self,

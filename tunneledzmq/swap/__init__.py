@@ -22,9 +22,12 @@ def install(ssh: SSHLike | None = None, *, local: str | None = None) -> None:
 
     For programs that make their contexts deep inside. What makes contexts and sockets from then on
     by way of :mod:`zmq`, :mod:`zmq.asyncio`, :mod:`zmq.green` or :mod:`zmq.devices` gets this
-    package's. To be called before programs import names from there (``from zmq import Context``);
-    classes that they have derived before still connect through the server. zmq.ssh's functions are
-    replaced as by :func:`tunneledzmq.ssh.install`.
+    package's. zmq.ssh's functions are replaced as by :func:`tunneledzmq.ssh.install`.
+
+    What was there before (contexts, sockets, classes that were derived, names that were imported
+    by ``from zmq import Context``) stays pyzmq's own, so that its ``connect`` takes no ``ssh=``.
+    With a default it connects through the server all the same, from then on; what is connected
+    already stays so.
 
     Args:
         ssh: the default for all contexts that have none of their own: every ``connect`` to a

@@ -16,6 +16,7 @@ from functools import partial
 from itertools import count
 
 from ...shared.directory import restore
+from ...shared.environment import environment_of_others
 from ...shared.listener import address_of
 from ...shared.system.tcp import watch_peer
 from ..attempt import Attempt
@@ -246,7 +247,7 @@ def _open_for_new_keys(known_hosts: str) -> None:
 
 def _environment(askpass: str) -> dict[str, str]:
     environment = {
-        **os.environ,
+        **environment_of_others(),
         "LC_ALL": "C",
         "SSH_ASKPASS": askpass,
         "SSH_ASKPASS_REQUIRE": "force",
