@@ -149,7 +149,7 @@ def test_80_columns_hide_no_command(
         f"ssh-keyscan -p {openssh.port} -t ed25519 127.0.0.1 >> {known_hosts}"
     )
     assert all(len(line) <= 80 for line in lines if line != command)
-    assert "(or strict_host_key_checking='accept-new')" in " ".join(text.split())
+    assert "(or --accept-new)" in " ".join(text.split())
 
 
 def test_the_version() -> None:
@@ -190,7 +190,7 @@ def test_a_port_where_nobody_speaks_ssh(echo: Peer) -> None:
             echo.address, "--ssh", server, "-F", "none", "--connect-timeout", "0.5"
         )
     assert step == "banner"
-    assert "within connect_timeout" in text
+    assert "within 0.5 s (--connect-timeout)" in text
 
 
 def test_an_unknown_host_key(openssh: OpenSSHServer, echo: Peer, tmp_path: Path) -> None:
@@ -278,6 +278,21 @@ def test_a_wrong_command_line(arguments: list[str]) -> None:
     assert result.returncode == 2
     assert "usage: tunneledzmq check" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["me@host", "--ssh", "tcp://127.0.0.1:1"], "are the address and --ssh the wrong way"),
+        (["me@host", "--ssh", "me@host"], "ADDR is tcp://HOST:PORT (ADDR 'me@host')"),
+        (["tcp://h:1", "--ssh", ""], "--ssh is empty"),
+        (["tcp://h:1", "--ssh", "me:x@h"], "it is asked for at the terminal, or by SSH_ASKPASS"),
+        (["tcp://h:1", "--ssh", "h", "--connect-timeout", "0"], "--connect-timeout must be above"),
+        (["tcp://h:1", "--ssh", "h", "-J", "a,none"], "-J names hops and none of them"),
+    ],
+)
+def test_a_wrong_command_line_is_spoken_of_in_its_words(arguments: list[str], said: str) -> None:
+    assert said in check(*arguments).stderr
 
 
 def test_help_is_a_manual() -> None:

@@ -179,6 +179,7 @@ def test_a_login_that_fails_is_the_programs_error(
     openssh_elsewhere.server = openssh.server
     _, errors = run(openssh_elsewhere, "--", *ask, echo.address, status=1)
     assert "UnknownHostKeyError" in errors
+    assert "(or --accept-new)" in errors
 
 
 @pytest.mark.parametrize("verbose", [[], ["-v"]], ids=["quiet", "verbose"])

@@ -6,6 +6,7 @@ import argparse
 
 from ..arguments import add_ssh_arguments, ssh_fields
 from ..options import SSHOptions
+from ..words import say, speak_of_flags
 from .show import choose
 from .steps import Check
 
@@ -50,11 +51,12 @@ def main(argv: list[str]) -> int:
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
+    speak_of_flags()
     show = choose(as_json=arguments.json)
     try:
         check = Check(arguments.addr, SSHOptions(**ssh_fields(arguments)), show.step)
     except (ValueError, TypeError) as exc:
-        parser.error(str(exc))
+        parser.error(say(str(exc)))
     show.start(f"{arguments.addr} over {arguments.ssh}")
     try:
         ok = check.run()

@@ -15,6 +15,7 @@ from ..arguments import add_ssh_arguments, ssh_fields
 from ..options import SSHOptions
 from ..shared.directory import RuntimeDirectory
 from ..shared.system.process import become
+from ..words import say, speak_of_flags
 from .report import summary
 from .settings import Settings, environment
 
@@ -56,12 +57,13 @@ def main(argv: list[str]) -> int:
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
+    speak_of_flags()
     try:
         fields = {**ssh_fields(arguments), "persist": arguments.persist}
         SSHOptions(**fields)
         settings = Settings.make(fields, arguments.excepts, arguments.local)
     except (ValueError, TypeError) as exc:
-        parser.error(str(exc))
+        parser.error(say(str(exc)))
     command = [arguments.program, *arguments.arguments]
     try:
         if not arguments.verbose:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..options import SSHOptions
 from ..swap import put_in_place
+from ..words import speak_of_flags
 from .report import Report
 from .settings import Settings, excepted
 
@@ -19,6 +20,7 @@ def begin(given: dict[str, Any]) -> None:
         given: the fields of `Settings`.
     """
     settings = Settings(**given)
+    speak_of_flags()
     report = None if settings.report is None else Report(settings.report)
     put_in_place(
         SSHOptions(**settings.ssh),
