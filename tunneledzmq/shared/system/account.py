@@ -7,6 +7,7 @@ import stat
 import sys
 
 __all__ = [
+    "COMMON_DIRECTORIES",
     "SYSTEM_SSH_DIRECTORY",
     "is_fit",
     "is_private",
@@ -19,6 +20,10 @@ __all__ = [
 if sys.platform == "win32":
     import ctypes
     from ctypes import wintypes
+
+    # "/tmp" would be one of the current drive's, and with Wine that of another system, which has
+    # locks of its own.
+    COMMON_DIRECTORIES: tuple[str, ...] = ()
 
     SYSTEM_SSH_DIRECTORY = os.path.join(os.environ.get("PROGRAMDATA", r"C:\ProgramData"), "ssh")
 
@@ -54,6 +59,9 @@ if sys.platform == "win32":
 else:
     import grp
     import pwd
+
+    COMMON_DIRECTORIES = ("/tmp",)
+    """Where everybody may have temporary files, whatever the environment says."""
 
     SYSTEM_SSH_DIRECTORY = "/etc/ssh"
     """Where the system's ssh_config and ssh_known_hosts are."""
