@@ -303,6 +303,33 @@ def test_help_is_a_manual() -> None:
     assert "examples:" in text
 
 
+@pytest.mark.parametrize("columns", [80, 60])
+@pytest.mark.parametrize("command", ["", "check", "run", "demo"])
+def test_help_fits_the_terminal(command: str, columns: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tunneledzmq", *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": str(columns)},
+    )
+    assert done.returncode == 0
+    examples = [line for line in done.stdout.splitlines() if line.startswith("  tunneledzmq ")]
+    others = [line for line in done.stdout.splitlines() if line not in examples]
+    assert max(map(len, others)) <= columns
+    assert all(len(line) <= 80 for line in examples)
+
+
+def test_help_keeps_its_tables() -> None:
+    text = check("--help", env={**os.environ, "COLUMNS": "60"}).stdout
+    assert (
+        "  resolve       find the server: the config file, and its\n"
+        "                name's addresses\n"
+        "  connect       connect to it, over its hops if it has\n"
+        "                some\n"
+    ) in text
+
+
 def test_nothing_is_left_behind(
     openssh: OpenSSHServer, echo: Peer, gateways: Callable[[], set[psutil.Process]]
 ) -> None:

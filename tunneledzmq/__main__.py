@@ -10,9 +10,11 @@ USAGE = """\
 usage: tunneledzmq COMMAND [...]
 
 commands:
-  check   test a tunnel step by step: `tunneledzmq check --help`
-  demo    run the main job on an SSH server of its own: `tunneledzmq demo --help`
-  run     run a program with its connects through a server: `tunneledzmq run --help`
+  check   test a tunnel step by step
+  demo    run the main job on an SSH server of its own
+  run     run a program with its connects through a server
+
+`tunneledzmq COMMAND --help` tells more.
 
 options:
   --version, --help

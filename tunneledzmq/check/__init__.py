@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..arguments import add_ssh_arguments, ssh_fields
+from ..arguments import Manual, add_ssh_arguments, ssh_fields
 from ..options import SSHOptions
 from ..words import say, speak_of_flags
 from .show import choose
@@ -13,8 +13,9 @@ from .steps import Check
 __all__ = ["main"]
 
 _DESCRIPTION = """\
-Test the way of a ZeroMQ socket through an SSH server to a peer, as connect(ADDR, ssh=SERVER) would
-go it, step by step. Nothing is sent to the peer but the greeting of ZeroMQ's protocol.
+Test the way of a ZeroMQ socket through an SSH server to a peer, step by step, as
+connect(ADDR, ssh=SERVER) would go it. Nothing is sent to the peer but the greeting of ZeroMQ's
+protocol.
 """
 
 _EPILOG = """\
@@ -35,7 +36,7 @@ exit status:
 
 examples:
   tunneledzmq check tcp://10.0.1.2:5555 --ssh me@bastion
-  tunneledzmq check tcp://127.0.0.1:5555 --ssh inner -J me@bastion -i ~/.ssh/lab --json
+  tunneledzmq check tcp://127.0.0.1:5555 --ssh inner -J me@bastion --json
 
 """
 
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tunneledzmq check",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Manual,
     )
     parser.add_argument("addr", metavar="ADDR", help="tcp://HOST:PORT, as the server sees it")
     add_ssh_arguments(
