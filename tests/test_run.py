@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from tests.peers import ROOT, Peer
 from tests.polling import wait_until
 from tests.programs import Program
 from tests.sshd import OpenSSHServer
+from tunneledzmq.run import cannot_run
 from tunneledzmq.run.report import summary
 from tunneledzmq.run.settings import excepted
 
@@ -226,3 +229,64 @@ def test_a_wrong_command_line(words: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2
     assert "usage: tunneledzmq run --ssh SERVER" in done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["--"]])
+def test_a_program_that_is_not_named_is_named_alone(words: list[str]) -> None:
+    command = [sys.executable, "-m", "tunneledzmq", "run", "--ssh", "me@bastion", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stderr == (
+        "usage: tunneledzmq run --ssh SERVER [options]\n"
+        "                       -- PROGRAM [ARGS]\n"
+        "tunneledzmq run: error: the following arguments are required: PROGRAM\n"
+    )
+
+
+@pytest.mark.parametrize("dashes", [[], ["--"]])
+def test_the_program_s_own_arguments_are_left_to_it(
+    openssh: OpenSSHServer, dashes: list[str]
+) -> None:
+    tell = "import sys; print(sys.argv[1:])"
+    output, _ = run(openssh, *dashes, sys.executable, "-c", tell, "-v", "--", "--ssh", "--")
+    assert output == "['-v', '--', '--ssh', '--']\n"
+
+
+def test_what_cannot_be_run_is_told_as_a_shell_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "text").write_text("text")
+    (tmp_path / "script").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "script").chmod(0o755)
+    # A directory on PATH that may not be searched.
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    assert cannot_run("program", denied) == 127
+    assert cannot_run("program", missing) == 127
+    assert cannot_run("./program", missing) == 127
+    assert cannot_run("text", denied) == 126
+    assert cannot_run("script", missing) == 126
+    assert capsys.readouterr().err.splitlines() == [
+        "tunneledzmq run: program: command not found",
+        "tunneledzmq run: program: command not found",
+        "tunneledzmq run: ./program: No such file or directory",
+        "tunneledzmq run: text: Permission denied",
+        "tunneledzmq run: script: bad interpreter: No such file or directory",
+    ]
+
+
+def test_a_program_that_uses_libzmq_itself_is_warned_of(
+    openssh: OpenSSHServer, tmp_path: Path
+) -> None:
+    plain = shutil.which("true")
+    assert plain is not None
+    assert run(openssh, "--", plain) == ("", "")
+    native = tmp_path / "native"
+    shutil.copy(plain, native)
+    with native.open("ab") as file:
+        file.write(b"\0libzmq.so.5\0")  # as the string table of one that is linked has it
+    _, errors = run(openssh, "--", str(native))
+    assert errors == (
+        f"tunneledzmq run: warning: {native} uses libzmq itself, not by Python: it connects "
+        f"directly, not through {openssh.server}\n"
+    )
