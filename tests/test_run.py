@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.peers import ROOT, Peer
+from tests.peers import ROOT, Peer, free_port
 from tests.polling import wait_until
 from tests.programs import Program
 from tests.sshd import OpenSSHServer
@@ -32,6 +33,20 @@ with zmq.Context() as ctx, ctx.socket(zmq.REQ) as sock:
     sock.connect(sys.argv[1])
     sock.send(b"hello")
     print(sock.recv().decode(), len(getattr(sock, "tunnels", [])))
+"""
+
+
+def _asking() -> str:
+    """Return lines that ask a peer, and leave the socket and its context open."""
+    return """
+import sys, zmq
+ctx = zmq.Context()
+sock = ctx.socket(zmq.REQ)
+sock.setsockopt(zmq.RCVTIMEO, 10_000)
+sock.setsockopt(zmq.LINGER, 0)
+sock.connect(sys.argv[1])
+sock.send(b"hello")
+print(sock.recv().decode(), len(getattr(sock, "tunnels", [])), flush=True)
 """
 
 
@@ -142,8 +157,92 @@ def test_patterns_match_hosts_or_addresses(pattern: str, addr: str, matches: boo
 
 
 def test_a_report_that_somebody_has_removed_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
-    assert "no Python process" in summary(str(tmp_path), "me@bastion")
-    assert "was removed meanwhile" in summary(str(tmp_path / "gone"), "me@bastion")
+    assert "no Python process" in summary(str(tmp_path))
+    assert "was removed meanwhile" in summary(str(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["blocking", "asyncio"])
+def test_what_was_not_reached_is_told_with_the_reason(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, asynchronous: bool
+) -> None:
+    source = """
+import sys, time, zmq, zmq.asyncio
+kind = zmq.asyncio.Context if sys.argv[1] == "True" else zmq.Context
+with kind() as ctx:
+    for addr in sys.argv[2:]:
+        ctx.socket(zmq.REQ).connect(addr)
+    deadline = time.monotonic() + 20
+    while not all(t.last_error or t.stats().connections_open for t in ctx.tunnels):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    ctx.destroy(0)
+"""
+    (tmp_path / "many.py").write_text(source)
+    dead = f"tcp://127.0.0.1:{free_port()}"
+    program = (sys.executable, str(tmp_path / "many.py"), str(asynchronous))
+    _, errors = run(openssh, "-v", "--", *program, dead, echo.address, echo.address)
+    assert f"): {dead} NOT reached over {openssh.server}: " in errors
+    assert "Connection refused" in errors
+    assert f"): {echo.address} through {openssh.server}, 2 times\n" in errors
+    assert "connects to tcp:// addresses: 3; addresses that were not reached: 1\n" in errors
+
+
+ENDS = {
+    "os._exit": "os._exit(0)",
+    "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
+    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)",
+    "SIGINT": "os.kill(os.getpid(), signal.SIGINT)",
+    "an exception": "raise RuntimeError",
+    "another program": "os.execv('/bin/true', ['true'])",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_process_that_ends_at_once_has_told_what_it_did(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, end: str
+) -> None:
+    (tmp_path / "ends.py").write_text(f"import os, signal\n{_asking()}\n{ENDS[end]}\n")
+    words = ("-v", "--", sys.executable, str(tmp_path / "ends.py"), echo.address)
+    with start(openssh, *words) as program:
+        output, errors = program.communicate(timeout=40)
+    assert output == "hello 1\n"
+    assert f": {echo.address} through {openssh.server}\n" in errors
+
+
+def test_a_forked_process_that_never_comes_back_has_told_it_too(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    source = f"""
+import os, signal, sys
+import zmq
+if os.fork() == 0:
+{textwrap.indent(_asking(), "    ")}
+    os.kill(os.getpid(), signal.SIGKILL)
+os.wait()
+{_asking()}
+os.execv(sys.executable, [sys.executable, "-c", {_asking()!r}, sys.argv[1]])
+"""
+    (tmp_path / "forks.py").write_text(source)
+    words = ("-v", "--", sys.executable, str(tmp_path / "forks.py"), echo.address)
+    output, errors = run(openssh, *words)
+    assert output == 3 * "hello 1\n"
+    ways = re.findall(rf"process (\d+) \((.*)\): {echo.address} through", errors)
+    # One of them has become another program.
+    assert sorted(who[:16] for _, who in ways) == [
+        "-c tcp://127.0.0",
+        str(tmp_path)[:16],
+        "a forked process",
+    ]
+    assert len({number for number, _ in ways}) == 2
+    assert "connects to tcp:// addresses: 3\n" in errors
+
+
+def test_a_line_that_was_never_finished_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "1").write_text('{"program": "p"}\n{"addr": "tcp://h:1", "server": null}\n{"ad')
+    assert summary(str(tmp_path)).splitlines() == [
+        "tunneledzmq run: process 1 (p): tcp://h:1 directly (--except)",
+        "tunneledzmq run: Python processes that use zmq: 1; connects to tcp:// addresses: 1",
+    ]
 
 
 def test_the_programs_own_sitecustomize_is_run(
@@ -183,6 +282,9 @@ def test_a_login_that_fails_is_the_programs_error(
     _, errors = run(openssh_elsewhere, "--", *ask, echo.address, status=1)
     assert "UnknownHostKeyError" in errors
     assert "(or --accept-new)" in errors
+    _, errors = run(openssh_elsewhere, "-v", "--", *ask, echo.address, status=1)
+    assert re.search(rf": {echo.address} NOT reached over {openssh.server}: the host key", errors)
+    assert " through " not in errors
 
 
 @pytest.mark.parametrize("verbose", [[], ["-v"]], ids=["quiet", "verbose"])

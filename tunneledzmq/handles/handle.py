@@ -453,8 +453,10 @@ class GatewayHandle:
             enlarge_buffer(tunnel._local[len("ipc://") :])
         elif kind == "trouble":
             tunnel._trouble = tunnel._last_error = say(message["message"])
+            tunnel._note(tunnel._trouble)
         elif kind == "reached":
             tunnel._trouble = None
+            tunnel._note(None)
         elif kind == "endpoint":
             tunnel._has_endpoint = message["there"]
         elif kind == "closed":

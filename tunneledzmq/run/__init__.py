@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
     try:
         if not arguments.verbose:
             become(command, environment(settings))
-        status = _run_and_tell(command, settings, arguments.ssh)
+        status = _run_and_tell(command, settings)
     except OSError as exc:
         return cannot_run(command[0], exc)
     if status < 0:
@@ -109,7 +109,7 @@ def cannot_run(program: str, error: OSError) -> int:
     return status
 
 
-def _run_and_tell(command: list[str], settings: Settings, server: str) -> int:
+def _run_and_tell(command: list[str], settings: Settings) -> int:
     """Run a command to its end, tell who has connected to what, and return its status."""
     try:
         directory = RuntimeDirectory("run")
@@ -118,7 +118,7 @@ def _run_and_tell(command: list[str], settings: Settings, server: str) -> int:
         return 126
     try:
         status = _run(command, environment(settings._replace(report=directory.path)))
-        print(summary(directory.path, server), end="", file=sys.stderr, flush=True)
+        print(summary(directory.path), end="", file=sys.stderr, flush=True)
     finally:
         directory.remove()
     return status

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..options import SSHOptions
 from ..swap import put_in_place
+from ..tunnel import Tunnel
 from ..words import speak_of_flags
 from .report import Report
 from .settings import Settings, excepted
@@ -30,3 +31,4 @@ def begin(given: dict[str, Any]) -> None:
     )
     if report is not None:
         report.begin()
+        Tunnel._on_news = report.news
