@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
@@ -334,6 +335,29 @@ def test_all_pairs_are_drawn() -> None:
         far.kind for program in programs for far in program.far
     }
     assert any(program.own_session for program in programs)
+
+
+def test_what_time_decides_is_not_drawn() -> None:
+    """Two PAIRs that wait for one peer; two messages where only one is kept."""
+    for program in map(generate, range(1000)):
+        up: set[str] = set()
+        waiting: dict[str, str] = {}
+        changes: Counter[str] = Counter()
+        for step in program.steps:
+            if step.do == "bind":
+                up.add(step.who)
+                waiting.pop(step.who, None)
+            elif step.do == "open":
+                up.add(step.who)
+            elif step.do == "close":
+                up.discard(step.who)
+            elif step.do == "connect" and step.who in up and step.args[0] not in up:
+                assert program.near[0].kind != "PAIR" or step.args[0] not in waiting, program
+                waiting[step.args[0]] = step.who
+            elif step.do in ("subscribe", "unsubscribe"):
+                changes[step.who] += 1
+        for near in program.near:
+            assert changes[near.name] <= 1 or not near.options.get("CONFLATE"), program
 
 
 @pytest.mark.timeout(180)
