@@ -22,6 +22,7 @@ import zmq
 import zmq.auth
 
 import tunneledzmq
+from tests.delay import Delay
 from tests.peers import ROOT, Peer, free_port
 from tests.polling import wait_until
 from tests.programs import Program
@@ -29,6 +30,7 @@ from tests.sshd import OpenSSHServer, generate_key
 from tests.strangers import SilentPort, talking_port
 
 STEPS = [
+    "options",
     "resolve",
     "connect",
     "banner",
@@ -177,6 +179,39 @@ def test_a_name_that_is_not_found(echo: Peer) -> None:
     assert "'nowhere.invalid' was not found" in text
 
 
+@pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
+def test_a_key_that_is_missing(openssh: OpenSSHServer, echo: Peer, backend: str) -> None:
+    login = ("--ssh", openssh.server, "-F", "none", "-i", "/no/key")
+    step, text = failing_step(echo.address, *login, "--backend", backend)
+    assert step == "options"
+    assert text == f"{openssh.server}: the key file /no/key cannot be read: {os.strerror(2)}"
+
+
+def test_a_config_file_that_is_missing(openssh: OpenSSHServer, echo: Peer) -> None:
+    step, text = failing_step(echo.address, "--ssh", openssh.server, "-F", "/no/config")
+    assert step == "options"
+    assert "/no/config" in text
+
+
+@pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
+def test_each_step_has_its_own_time(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, backend: str
+) -> None:
+    """Over a link with a round trip of 0.4 s, each of the last ones takes one."""
+    link = Delay(openssh.port, 0.2)
+    try:
+        server = f"{openssh.user}@127.0.0.1:{link.port}"
+        words = ["--ssh", server, "-F", "none", "-i", openssh.keyfile, "--backend", backend]
+        words += ["--known-hosts", str(tmp_path / "known_hosts"), "--accept-new"]
+        report = json.loads(check(echo.address, *words, "--json").stdout)
+    finally:
+        link.close()
+    assert report["ok"]
+    seconds = {step["name"]: step["seconds"] for step in report["steps"]}
+    for name in ("forward", "zmtp", "round trip"):
+        assert 0.39 <= seconds[name] < 0.75, seconds
+
+
 def test_a_port_where_nobody_listens(echo: Peer) -> None:
     step, text = failing_step(echo.address, "--ssh", f"me@127.0.0.1:{free_port()}", "-F", "none")
     assert step == "connect"
@@ -323,10 +358,9 @@ def test_help_fits_the_terminal(command: str, columns: int) -> None:
 def test_help_keeps_its_tables() -> None:
     text = check("--help", env={**os.environ, "COLUMNS": "60"}).stdout
     assert (
-        "  resolve       find the server: the config file, and its\n"
-        "                name's addresses\n"
         "  connect       connect to it, over its hops if it has\n"
         "                some\n"
+        "  banner        hear that it speaks SSH\n"
     ) in text
 
 

@@ -20,7 +20,8 @@ protocol.
 
 _EPILOG = """\
 steps:
-  resolve       find the server: the config file, and its name's addresses
+  options       read the config file and the keys
+  resolve       find the server by its name
   connect       connect to it, over its hops if it has some
   banner        hear that it speaks SSH
   host key      have it prove that it is the one that known_hosts knows
