@@ -14,7 +14,6 @@ import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -28,6 +27,8 @@ from tests.polling import wait_until
 from tests.programs import Program
 from tests.sshd import OpenSSHServer, generate_key
 from tests.strangers import SilentPort, talking_port
+from tunneledzmq.check.show import PlainShow
+from tunneledzmq.check.steps import Outcome
 
 STEPS = [
     "options",
@@ -42,7 +43,10 @@ STEPS = [
 ]
 
 
-def check(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+def check(*arguments: str, columns: int | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    if columns is not None:
+        environment["COLUMNS"] = str(columns)
     return subprocess.run(
         [sys.executable, "-m", "tunneledzmq", "check", *arguments],
         stdin=subprocess.DEVNULL,
@@ -51,7 +55,7 @@ def check(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
         timeout=60,
         cwd=ROOT,
         start_new_session=True,
-        **kwargs,
+        env=environment,
     )
 
 
@@ -152,6 +156,83 @@ def test_80_columns_hide_no_command(
     )
     assert all(len(line) <= 80 for line in lines if line != command)
     assert "(or --accept-new)" in " ".join(text.split())
+
+
+UNKNOWN = Outcome(
+    "host key",
+    False,
+    None,
+    "me@bastion:22: the host key ssh-ed25519 SHA256:P+iKCz5bdeGE6d7TnBt4NXxppMwXkPbON57a/y/CoGA is "
+    "not in /home/me/.ssh/known_hosts. If that is the server's fingerprint: ssh-keyscan -p 22 -t "
+    "ed25519 bastion >> /home/me/.ssh/known_hosts (or --accept-new)",
+)
+KNOWN = Outcome(
+    "host key", True, 0.0142, "ssh-ed25519 SHA256:P+iKCz5bdeGE6d7TnBt4NXxppMwXkPbON57a/y/CoGA"
+)
+
+
+@pytest.mark.parametrize(
+    ("columns", "outcome", "shown"),
+    [
+        (
+            80,
+            UNKNOWN,
+            """\
+FAILED  host key
+    me@bastion:22: the host key ssh-ed25519
+    SHA256:P+iKCz5bdeGE6d7TnBt4NXxppMwXkPbON57a/y/CoGA is not in
+    /home/me/.ssh/known_hosts. If that is the server's fingerprint:
+      ssh-keyscan -p 22 -t ed25519 bastion >> /home/me/.ssh/known_hosts
+    (or --accept-new)""",
+        ),
+        (
+            60,
+            UNKNOWN,
+            """\
+FAILED  host key
+    me@bastion:22: the host key ssh-ed25519
+    SHA256:P+iKCz5bdeGE6d7TnBt4NXxppMwXkPbON57a/y/CoGA is
+    not in /home/me/.ssh/known_hosts. If that is the
+    server's fingerprint:
+      ssh-keyscan -p 22 -t ed25519 bastion >> /home/me/.ssh/known_hosts
+    (or --accept-new)""",
+        ),
+        (
+            84,
+            KNOWN,
+            """\
+ok      host key         14.2 ms  ssh-ed25519
+                                  SHA256:P+iKCz5bdeGE6d7TnBt4NXxppMwXkPbON57a/y/CoGA""",
+        ),
+        (
+            60,
+            KNOWN,
+            """\
+ok      host key         14.2 ms  ssh-ed25519
+    SHA256:P+iKCz5bdeGE6d7TnBt4NXxppMwXkPbON57a/y/CoGA""",
+        ),
+    ],
+)
+def test_no_word_is_taken_apart(
+    columns: int,
+    outcome: Outcome,
+    shown: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nor where the output is piped, and COLUMNS says how it is shown."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    PlainShow().step(outcome)
+    assert capsys.readouterr().out == f"{shown}\n"
+
+
+def test_an_error_is_wrapped_too() -> None:
+    errors = check("me@host", "--ssh", "tcp://127.0.0.1:1", columns=60).stderr
+    assert errors.endswith(
+        "tunneledzmq check: error: a tcp:// address is a ZeroMQ\n"
+        "socket's, no SSH server: are the address and --ssh the wrong\n"
+        "way round?\n"
+    )
 
 
 def test_the_version() -> None:
@@ -356,7 +437,7 @@ def test_help_fits_the_terminal(command: str, columns: int) -> None:
 
 
 def test_help_keeps_its_tables() -> None:
-    text = check("--help", env={**os.environ, "COLUMNS": "60"}).stdout
+    text = check("--help", columns=60).stdout
     assert (
         "  connect       connect to it, over its hops if it has\n"
         "                some\n"

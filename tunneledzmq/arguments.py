@@ -3,38 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
-import textwrap
 from typing import Any
 
 from .options import DEFAULT_CONFIG_FILE, to_options
 
-__all__ = ["Manual", "add_ssh_arguments", "ssh_fields"]
-
-# What stands before the second column of a table.
-_FIRST_COLUMN = re.compile(r" +(?:\S+ )*\S* {2,}| *")
-
-
-class Manual(argparse.RawDescriptionHelpFormatter):
-    """Fits the text before and after the options into the terminal, with its tables as such.
-
-    Indented lines stand for themselves, and commands are never taken apart.
-    """
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n\n".join(_filled(block, width) for block in text.strip().split("\n\n")) + "\n"
-
-
-def _filled(block: str, width: int) -> str:
-    if "\n " not in block:
-        return textwrap.fill(block, width)
-    lines = []
-    for line in block.splitlines():
-        found = _FIRST_COLUMN.match(line)
-        indent = " " * (found.end() if found else 0)
-        is_command = line.startswith("  tunneledzmq ")
-        lines += [line] if is_command else textwrap.wrap(line, width, subsequent_indent=indent)
-    return "\n".join(lines)
+__all__ = ["add_ssh_arguments", "ssh_fields"]
 
 
 def add_ssh_arguments(parser: argparse.ArgumentParser, *, timeout_help: str) -> None:

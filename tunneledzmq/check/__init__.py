@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-
-from ..arguments import Manual, add_ssh_arguments, ssh_fields
+from ..arguments import add_ssh_arguments, ssh_fields
+from ..manual import Parser
 from ..options import SSHOptions
-from ..words import say, speak_of_flags
+from ..words import speak_of_flags
 from .show import choose
 from .steps import Check
 
@@ -51,14 +50,14 @@ def main(argv: list[str]) -> int:
     Returns:
         The exit status: 0; 1 if a step failed; 2 if the command line is wrong; 130 after Ctrl-C.
     """
+    speak_of_flags()
     parser = _parser()
     arguments = parser.parse_args(argv)
-    speak_of_flags()
     show = choose(as_json=arguments.json)
     try:
         check = Check(arguments.addr, SSHOptions(**ssh_fields(arguments)), show.step)
     except (ValueError, TypeError) as exc:
-        parser.error(say(str(exc)))
+        parser.error(str(exc))
     show.start(f"{arguments.addr} over {arguments.ssh}")
     try:
         ok = check.run()
@@ -68,12 +67,11 @@ def main(argv: list[str]) -> int:
     return 0 if ok else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="tunneledzmq check",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=Manual,
     )
     parser.add_argument("addr", metavar="ADDR", help="tcp://HOST:PORT, as the server sees it")
     add_ssh_arguments(

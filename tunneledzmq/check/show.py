@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import shutil
 import sys
 import textwrap
 from typing import Any, Protocol
 
+from ..manual import width_of
 from .steps import STEPS, Outcome
 
 __all__ = ["JSONShow", "PlainShow", "RichShow", "Show", "choose"]
@@ -59,7 +59,7 @@ class PlainShow:
     def step(self, outcome: Outcome) -> None:
         """Print a line, and of what failed what to do."""
         mark = "ok    " if outcome.ok else "FAILED"
-        print("\n".join(_lines(f"{mark}  ", outcome, _width())), flush=True)
+        print("\n".join(_lines(f"{mark}  ", outcome, width_of(sys.stdout))), flush=True)
 
     def end(self, ok: bool) -> None:
         """Print nothing: the last line said it."""
@@ -113,17 +113,14 @@ class JSONShow:
         print(json.dumps({"check": self._title, "ok": ok, "failed": failed, "steps": steps}))
 
 
-def _width() -> int | None:
-    """Return the columns of the terminal; `None` where the output goes elsewhere."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
 def _lines(mark: str, outcome: Outcome, width: int | None) -> list[str]:
     seconds = outcome.seconds
     took = "" if seconds is None else f"{seconds * 1000:.1f} ms"
     head = f"{mark}{outcome.name:<12}  {took:>10}  "
     if outcome.ok:
-        return _wrapped(head + outcome.detail, width, " " * len(head))
+        longest = max(map(len, outcome.detail.split()), default=0)
+        fits = width is None or len(head) + longest <= width
+        return _wrapped(head + outcome.detail, width, " " * (len(head) if fits else 4))
     lines = [head.rstrip()]
     for text, command in _COMMAND.findall(outcome.detail):
         lines += _wrapped(f"    {text.strip()}", width, "    ") if text.strip() else []

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-from ..arguments import Manual, add_ssh_arguments, ssh_fields
+from ..arguments import add_ssh_arguments, ssh_fields
+from ..manual import Parser
 from ..options import SSHOptions
 from ..shared.directory import RuntimeDirectory
 from ..shared.system.process import become
-from ..words import say, speak_of_flags
+from ..words import speak_of_flags
 from .native import is_linked_with_libzmq
 from .report import summary
 from .settings import Settings, environment
@@ -61,15 +62,15 @@ def main(argv: list[str]) -> int:
     Returns:
         The exit status. Without ``-v`` the program takes the place of this one.
     """
+    speak_of_flags()
     parser = _parser()
     arguments = parser.parse_args(argv)
-    speak_of_flags()
     try:
         fields = {**ssh_fields(arguments), "persist": arguments.persist}
         SSHOptions(**fields)
         settings = Settings.make(fields, arguments.excepts, arguments.local)
     except (ValueError, TypeError) as exc:
-        parser.error(say(str(exc)))
+        parser.error(str(exc))
     command = [arguments.program, *arguments.arguments]
     if argv[-len(command) :] != command:
         # argparse takes the first "--" away, also where it is the program's.
@@ -159,12 +160,11 @@ def _ignore(number: int, frame: FrameType | None) -> None:
     pass
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="tunneledzmq run",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=Manual,
         usage="%(prog)s --ssh SERVER [options]\n                       -- PROGRAM [ARGS]",
         allow_abbrev=False,
     )
