@@ -82,11 +82,13 @@ def test_the_command_line_has_what_they_are_called() -> None:
         ("connect_timeout must be above 0, not -1", "--connect-timeout must be above 0, not -1"),
         (
             "the key file id is encrypted: pass passphrase= or prompt=",
-            "the key file id is encrypted: run this at a terminal, or set SSH_ASKPASS",
+            "the key file id is encrypted: run this at a terminal, or set SSH_ASKPASS and "
+            "SSH_ASKPASS_REQUIRE=force",
         ),
         (
             "There is nobody to ask for password: pass password= or prompt=",
-            "There is nobody to ask for password: run this at a terminal, or set SSH_ASKPASS",
+            "There is nobody to ask for password: run this at a terminal, or set SSH_ASKPASS and "
+            "SSH_ASKPASS_REQUIRE=force",
         ),
         (
             "BatchMode=yes forbids to ask for password: pass password=",

@@ -41,7 +41,7 @@ def main() -> int:
 
         print(f"tunneledzmq {__version__}")
         return 0
-    if command in ("-h", "--help"):
+    if command in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
     print(f"tunneledzmq: no command {command!r}\n{USAGE}", end="", file=sys.stderr)

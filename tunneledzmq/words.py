@@ -30,7 +30,7 @@ FLAGS = {
 """What the command line has for each option of the API: a flag, a keyword of ssh_config(5), or an
 environment variable."""
 
-_ANSWER = "run this at a terminal, or set SSH_ASKPASS"
+_ANSWER = "run this at a terminal, or set SSH_ASKPASS and SSH_ASKPASS_REQUIRE=force"
 
 # What takes more than another name, in this order.
 _PHRASES = (

@@ -98,7 +98,8 @@ def summary(directory: str) -> str:
     total = (
         f"Python processes that use zmq: {processes}; connects to tcp:// addresses: {connects}"
         if processes
-        else "no Python process has imported zmq; those that ignore PYTHONPATH connect directly"
+        else "no Python process has imported zmq; what is no Python, or ignores PYTHONPATH, "
+        "connects directly"
     )
     total += f"; addresses that were not reached: {missed}" if missed else ""
     return "".join(f"tunneledzmq run: {line}\n" for line in [*lines, total])
