@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -233,6 +234,73 @@ def test_an_error_is_wrapped_too() -> None:
         "socket's, no SSH server: are the address and --ssh the wrong\n"
         "way round?\n"
     )
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]], ids=["plain", "json"])
+def test_a_reader_that_reads_no_more_ends_it_without_a_word(
+    openssh: OpenSSHServer, echo: Peer, words: list[str]
+) -> None:
+    reader, writer = os.pipe()
+    with Program(
+        [sys.executable, "-m", "tunneledzmq", "check", echo.address, *login(openssh), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    ) as program:
+        os.close(writer)
+        if not words:
+            assert os.read(reader, 1) == b"t"  # of the title; the rest comes from another thread
+        os.close(reader)
+        assert program.communicate(timeout=10) == (None, b"")
+    assert program.returncode == 141
+
+
+def test_a_full_disk_is_told(openssh: OpenSSHServer, echo: Peer) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tunneledzmq", "check", echo.address, *login(openssh)],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"tunneledzmq check: the outcome cannot be written: {os.strerror(errno.ENOSPC)}\n"
+    )
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
+def test_letters_that_the_encoding_does_not_have(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, terminal: bool
+) -> None:
+    path = tmp_path / "schlüssel"
+    words = ["--ssh", openssh.server, "-F", "none", "-i", str(path)]
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    with Program(
+        [sys.executable, "-m", "tunneledzmq", "check", echo.address, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "TERM": "xterm", "COLUMNS": "200"},
+    ) as program:
+        os.close(theirs)
+        output = b""
+        while True:
+            try:
+                if not (piece := os.read(ours, 4096)):
+                    break
+            except OSError:
+                break
+            output += piece
+        os.close(ours)
+        assert program.wait(10) == 1
+    assert b"FAILED  options" in output
+    assert rb"schl\xfcssel cannot be read" in output
 
 
 def test_the_version() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from ..arguments import add_ssh_arguments, ssh_fields
 from ..manual import Parser
 from ..options import SSHOptions
@@ -58,13 +61,25 @@ def main(argv: list[str]) -> int:
         check = Check(arguments.addr, SSHOptions(**ssh_fields(arguments)), show.step)
     except (ValueError, TypeError) as exc:
         parser.error(str(exc))
-    show.start(f"{arguments.addr} over {arguments.ssh}")
     try:
+        show.start(f"{arguments.addr} over {arguments.ssh}")
         ok = check.run()
+        show.end(ok)
     except KeyboardInterrupt:
         return 130
-    show.end(ok)
+    except OSError as exc:
+        return _cannot_write(exc)
     return 0 if ok else 1
+
+
+def _cannot_write(error: OSError) -> int:
+    """Say that the outcome could not be written; not where nobody reads on (``| head -1``)."""
+    # What is left in the buffer would fail once more at the end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 141  # 128 + SIGPIPE, as a shell has it
+    print(f"tunneledzmq check: the outcome cannot be written: {error.strerror}", file=sys.stderr)
+    return 1
 
 
 def _parser() -> Parser:

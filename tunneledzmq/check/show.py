@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
 import sys
@@ -42,11 +43,26 @@ class Show(Protocol):
 
 def choose(*, as_json: bool) -> Show:
     """Choose by what was asked for, what is there, and who reads it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a server says may be in letters that the user's encoding does not have.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if as_json:
         return JSONShow()
-    if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
+    if (
+        sys.stdout.isatty()
+        and _has_marks(sys.stdout.encoding)
+        and importlib.util.find_spec("rich") is not None
+    ):
         return RichShow()
     return PlainShow()
+
+
+def _has_marks(encoding: str) -> bool:
+    try:
+        "✓✗".encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class PlainShow:
@@ -110,7 +126,8 @@ class JSONShow:
         """Print the object; ``ok`` is `None` for a step that was not done."""
         steps = [_as_dict(name, self._outcomes.get(name)) for name in STEPS]
         failed = next((step["name"] for step in steps if step["ok"] is False), None)
-        print(json.dumps({"check": self._title, "ok": ok, "failed": failed, "steps": steps}))
+        report = {"check": self._title, "ok": ok, "failed": failed, "steps": steps}
+        print(json.dumps(report), flush=True)
 
 
 def _lines(mark: str, outcome: Outcome, width: int | None) -> list[str]:
