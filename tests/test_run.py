@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import re
@@ -272,6 +273,53 @@ for _ in range(2):
 """
     output, _ = run(openssh, "--", sys.executable, "-c", source)
     assert output.count("tunneledzmq run: no zmq, since it cannot be tunnelled in") == 2
+
+
+HOOK = ROOT / "tunneledzmq" / "run" / "hook" / "sitecustomize.py"
+
+
+def test_the_hook_has_nothing_that_an_old_python_cannot_read() -> None:
+    tree = ast.parse(HOOK.read_text())
+    too_new = (ast.AnnAssign, ast.JoinedStr, ast.NamedExpr, ast.AsyncFunctionDef, ast.Nonlocal)
+    for node in ast.walk(tree):
+        assert not isinstance(node, too_new), ast.dump(node)
+        if isinstance(node, ast.FunctionDef):
+            every = [*node.args.args, *node.args.kwonlyargs]
+            assert node.returns is None and not any(arg.annotation for arg in every)
+        if isinstance(node, ast.Raise):
+            assert node.cause is None
+        if isinstance(node, ast.ImportFrom):
+            assert node.module != "__future__"
+
+
+def test_an_older_python_has_no_zmq_rather_than_one_that_connects_directly(tmp_path: Path) -> None:
+    pretend = f"""
+import os, runpy, sys
+os.environ["TUNNELEDZMQ_RUN"] = "{{}}"
+sys.version_info = (3, 9, 18, "final", 0)
+runpy.run_path({str(HOOK)!r})
+try:
+    import zmq
+except ImportError as exc:
+    print(exc)
+"""
+    (tmp_path / "zmq.py").touch()
+    here = "try:\n    import zmq\nexcept ImportError as exc:\n    print(exc)\n"
+    environment = {
+        **os.environ,
+        "TUNNELEDZMQ_RUN": "{}",
+        "PYTHONPATH": os.pathsep.join([str(HOOK.parent), str(tmp_path)]),
+    }
+    found = [shutil.which(f"python{version}") for version in ("2.7", "3.6", "3.7", "3.8", "3.9")]
+    commands = [[sys.executable, "-c", pretend], *([path, "-c", here] for path in found if path)]
+    for command in commands:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+        )
+        if done.returncode == 127:
+            continue  # what stands in the place of one that is not installed (pyenv's shims)
+        assert "tunneledzmq run: no zmq, since it cannot be tunnelled in" in done.stdout, done
+        assert "it takes Python 3.10" in done.stdout
 
 
 def test_a_login_that_fails_is_the_programs_error(
