@@ -472,6 +472,11 @@ def test_a_wrong_command_line(arguments: list[str]) -> None:
         (["tcp://h:1", "--ssh", ""], "--ssh is empty"),
         (["tcp://h:1", "--ssh", "me:x@h"], "it is asked for at the terminal, or by SSH_ASKPASS"),
         (["tcp://h:1", "--ssh", "h", "--connect-timeout", "0"], "--connect-timeout must be above"),
+        (["tcp://h:1", "--ssh", "h", "-J", "a,,b"], "-J has an empty name in it"),
+        (["tcp://h:1", "--ssh", "h", "-J", "a:b"], "(-J 'a:...')"),
+        (["tcp://h:1", "--ssh", "h", "-J", "tcp://a:1"], "are the address and -J the wrong way"),
+        (["tcp://h:1", "--ssh", "h", "-p", "22"], "the port stands in --ssh: HOST:PORT"),
+        (["tcp://h:1", "--ssh", "h", "-oPort=22"], "it stands in a file that -F names"),
         (["tcp://h:1", "--ssh", "h", "-J", "a,none"], "-J names hops and none of them"),
     ],
 )

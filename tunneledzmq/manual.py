@@ -14,6 +14,14 @@ from .words import say
 
 __all__ = ["Parser", "width_of"]
 
+# Options of ssh's that are written otherwise here.
+_OF_SSH = {
+    "-l": "the user stands in --ssh: USER@HOST",
+    "-o": "it stands in a file that -F names, or in ~/.ssh/config",
+    "-p": "the port stands in --ssh: HOST:PORT",
+}
+_UNKNOWN = "unrecognized arguments: "
+
 # What stands before the second column of a table.
 _FIRST_COLUMN = re.compile(r" +(?:\S+ )*\S* {2,}| *")
 
@@ -49,6 +57,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the command line, and end (argparse's seam)."""
         self.print_usage(sys.stderr)
+        if message.startswith(_UNKNOWN) and (hint := _OF_SSH.get(message[len(_UNKNOWN) :][:2])):
+            message += f"; {hint}"
         text, width = f"{self.prog}: error: {say(message)}", width_of(sys.stderr)
         self.exit(2, (textwrap.fill(text, width, break_on_hyphens=False) if width else text) + "\n")
 

@@ -57,7 +57,7 @@ _PHRASES = (
     (r"backend='(\w+)'", r"--backend \1"),
     (r"ssh= is empty; .*ssh=None", "--ssh is empty"),
     (r"ssh= takes tcp://HOST:PORT addresses only", "ADDR is tcp://HOST:PORT"),
-    (r"are (?:the address|addr) and ssh= ", "are the address and --ssh "),
+    (r"are (?:the address|addr) and (ssh|jump)= ", r"are the address and \1= "),
 )
 
 _NAME = rf"(?<![\w-])({'|'.join(FLAGS)})(?:=(\w|(?=['\"]))?|(?= must be ))"
