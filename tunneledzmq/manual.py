@@ -60,11 +60,13 @@ class Parser(argparse.ArgumentParser):
         if message.startswith(_UNKNOWN) and (hint := _OF_SSH.get(message[len(_UNKNOWN) :][:2])):
             message += f"; {hint}"
         text, width = f"{self.prog}: error: {say(message)}", width_of(sys.stderr)
-        self.exit(2, (textwrap.fill(text, width, break_on_hyphens=False) if width else text) + "\n")
+        if width is not None:
+            text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+        self.exit(2, f"{text}\n")
 
 
 def width_of(stream: TextIO) -> int | None:
     """Return the columns that a stream is shown in; `None` where nobody says."""
-    if stream.isatty() or "COLUMNS" in os.environ:
+    if stream.isatty() or os.environ.get("COLUMNS"):
         return shutil.get_terminal_size().columns
     return None
