@@ -21,6 +21,8 @@ import errno
 
 import zmq
 
+from .words import say
+
 __all__ = [
     "AddressError",
     "GatewayError",
@@ -47,6 +49,9 @@ class TunnelError(zmq.ZMQError):
         errno: an :mod:`errno` code that fits the cause.
         msg: what failed, at which server, and what to do about it.
     """
+
+    def __init__(self, errno: int | None = None, msg: str | None = None) -> None:
+        super().__init__(errno, None if msg is None else say(msg))
 
 
 class SSHConnectionError(TunnelError):

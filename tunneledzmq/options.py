@@ -246,7 +246,7 @@ def _hops(jump: SSHLike | None) -> tuple[str | SSHOptions, ...]:
         raise TypeError(f"jump= must be servers or SSHOptions, not {type(jump).__name__}")
     for hop in jump:
         if isinstance(hop, str):
-            parse_server(hop)
+            parse_server(hop, "jump")
         elif not isinstance(hop, SSHOptions):
             raise TypeError(f"jump= must be servers or SSHOptions, not {type(hop).__name__}")
     if len(jump) > 1 and "none" in jump:

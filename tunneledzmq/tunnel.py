@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from .options import SSHOptions
 from .shared.control import How
@@ -146,6 +147,10 @@ class Tunnel:
              +---------+------+-> closing -> closed
     """
 
+    # Told of the tunnels of this process' sockets: that the peer is reached, or why it is not. May
+    # be called on any thread.
+    _on_news: ClassVar[Callable[[Tunnel, str | None], None] | None] = None
+
     def __init__(
         self,
         remote: str,
@@ -230,6 +235,11 @@ class Tunnel:
     def stats(self) -> TunnelStats:
         """Ask the gateway for the counters; after the end, those of the end."""
         return self._stats if self._handle is None else self._handle.stats(self)
+
+    def _note(self, trouble: str | None) -> None:
+        """Tell that the server reaches the peer, or why not."""
+        if Tunnel._on_news is not None and self._user is None:
+            Tunnel._on_news(self, trouble)
 
     def _close(self, linger: int, how: How) -> None:
         """Close it as soon as libzmq is through with it (see `Closing`). Never waits."""

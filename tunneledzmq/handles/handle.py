@@ -24,6 +24,7 @@ from ..shared.directory import RuntimeDirectory, restore
 from ..shared.system.descriptors import socketpair
 from ..shared.system.leg import private_leg, whose
 from ..tunnel import Closing, GivenUp, Owner, Tunnel, TunnelStats
+from ..words import say
 from .answers import Answers, Hops
 from .home import Home, start_process, start_thread
 from .local_leg import enlarge_buffer
@@ -386,7 +387,7 @@ class GatewayHandle:
     def _handle(self, message: Message) -> None:
         kind = message.pop("type")
         if kind == "log":
-            logging.getLogger(message["name"]).log(message["level"], "%s", message["message"])
+            logging.getLogger(message["name"]).log(message["level"], "%s", say(message["message"]))
         elif kind == "state":
             self._on_state(**message)
         elif kind == "tick":
@@ -435,7 +436,7 @@ class GatewayHandle:
         self._reconnects = reconnects
         for tunnel in list(self._tunnels.values()):
             if error is not None:
-                tunnel._last_error = error
+                tunnel._last_error = say(error)
             tunnel._has_session = self._has_session
             if tunnel._opened:
                 tunnel._reconnects = self._reconnects_before + reconnects
@@ -465,9 +466,11 @@ class GatewayHandle:
         elif kind == "taken":
             enlarge_buffer(tunnel._local[len("ipc://") :])
         elif kind == "trouble":
-            tunnel._trouble = tunnel._last_error = message["message"]
+            tunnel._trouble = tunnel._last_error = say(message["message"])
+            tunnel._note(tunnel._trouble)
         elif kind == "reached":
             tunnel._trouble = None
+            tunnel._note(None)
         elif kind == "endpoint":
             tunnel._has_endpoint = message["there"]
         elif kind == "closed":

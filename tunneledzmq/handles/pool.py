@@ -129,7 +129,9 @@ class GatewayPool:
         local = tunnel._local
         try:
             gateways().finish(tunnel, isolate=self._isolate)
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, TunnelError):
+                tunnel._note(exc.strerror)
             self._stop_listening(tunnel)
             if local.startswith("ipc://"):
                 remove_stale(local[len("ipc://") :])  # unless a gateway has taken it over

@@ -72,7 +72,7 @@ class OpenSSHForwarder:
         """
         said = Said()
         try:
-            transport = self._users_master(said) or self._own_master(attempt, said)
+            transport = self._users_master(attempt, said) or self._own_master(attempt, said)
         except (OSError, mux.ProtocolError) as exc:
             attempt.abort()
             code = exc.errno if isinstance(exc, OSError) else None
@@ -112,7 +112,7 @@ class OpenSSHForwarder:
 
     # Logging in
 
-    def _users_master(self, said: Said) -> OpenSSHTransport | None:
+    def _users_master(self, attempt: Attempt, said: Said) -> OpenSSHTransport | None:
         """Take the master that ``ssh`` itself would take, if there is one."""
         if not self.login.control_path:
             return None
@@ -121,10 +121,14 @@ class OpenSSHForwarder:
         except (OSError, mux.ProtocolError):
             return None
         logger.info("%s: over the master at %s", self.login.server, self.login.control_path)
+        attempt.questions.tell(
+            "authenticate", f"before, by the master at {self.login.control_path}"
+        )
         return found
 
     def _own_master(self, attempt: Attempt, said: Said) -> OpenSSHTransport:
         self._check_keyfiles()
+        attempt.questions.tell("options", f"user {self.login.user}")
         if self.login.strict_host_key_checking != "yes" and self.login.user_known_hosts:
             _open_for_new_keys(self.login.user_known_hosts[0])
         # A connection that cannot be made needs no ssh to be found out.

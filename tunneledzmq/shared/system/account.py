@@ -7,6 +7,7 @@ import stat
 import sys
 
 __all__ = [
+    "COMMON_DIRECTORIES",
     "MAKE_PRIVATE",
     "SYSTEM_SSH_DIRECTORY",
     "is_fit",
@@ -20,6 +21,10 @@ __all__ = [
 if sys.platform == "win32":
     import ctypes
     from ctypes import wintypes
+
+    # "/tmp" would be one of the current drive's, and with Wine that of another system, which has
+    # locks of its own.
+    COMMON_DIRECTORIES: tuple[str, ...] = ()
 
     SYSTEM_SSH_DIRECTORY = os.path.join(os.environ.get("PROGRAMDATA", r"C:\ProgramData"), "ssh")
 
@@ -57,6 +62,9 @@ if sys.platform == "win32":
 else:
     import grp
     import pwd
+
+    COMMON_DIRECTORIES = ("/tmp",)
+    """Where everybody may have temporary files, whatever the environment says."""
 
     SYSTEM_SSH_DIRECTORY = "/etc/ssh"
     """Where the system's ssh_config and ssh_known_hosts are."""
