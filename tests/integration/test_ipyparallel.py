@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -197,3 +198,41 @@ def test_what_was_under_way_when_the_session_was_lost_is_with_the_hub(cluster: C
         site.sshd.kill_sessions(spare=before)
         assert program.communicate(timeout=40) == ("[49, 49]\n", "")
     wait_until(lambda: set(site.sshd.sessions()) == before)
+
+
+def test_an_engine_runs_unchanged_with_its_nanny(cluster: Cluster) -> None:
+    """The nanny interrupts the engine, and tells the controller of its death at once."""
+    site = cluster.site
+    words = ("-m", "tunneledzmq", "run", "--ssh", site.sshd.server, "--except", "127.0.0.1", "--")
+    engine = (sys.executable, "-m", "ipyparallel.engine", f"--file={cluster.file('engine')}")
+    with site.running(site.near, *words, *engine):
+        output = run_program(
+            """
+            import os, signal, time
+            import ipyparallel
+
+            def outcome(task):
+                try:
+                    return task.get(timeout=30)
+                except ipyparallel.RemoteError as exc:
+                    return exc.ename
+
+            with (
+                TunneledContext(ssh=server) as ctx,
+                ipyparallel.Client(file, context=ctx) as client,
+            ):
+                client.wait_for_engines(3, timeout=30)
+                engine = client[max(client.ids)]
+                sleeping = engine.apply_async(time.sleep, 60)
+                while not sleeping.ready():
+                    client.send_signal(signal.SIGINT, targets=engine.targets, block=True)
+                    sleeping.wait(0.5)
+                print(outcome(sleeping))
+                print(outcome(engine.apply_async(os._exit, 1)))
+            """,
+            prefix=site.near,
+            timeout=60,
+            server=site.sshd.server,
+            file=cluster.file("client"),
+        )
+    assert output.split() == ["KeyboardInterrupt", "EngineError"]
