@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from itertools import count
 from typing import Any
 
 import pytest
@@ -322,6 +323,25 @@ def test_what_plain_tcp_does_otherwise_when_connects_take_time_is_no_difference(
     verdict = Trial(program, lambda _: Direct(PAUSE), patience=1).verdict()
     assert verdict.outcome == "discarded"
     assert "f0 from n0: direct 1 messages, tunnelled 0" in verdict.found[0]
+
+
+@pytest.mark.parametrize(
+    ("odd_one", "outcome"), [(None, "different"), (1, "discarded"), (9, "discarded")]
+)
+def test_what_plain_tcp_does_otherwise_now_and_then_is_no_difference(
+    seen: Seen, odd_one: int | None, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = deepcopy(seen)
+    other.results[-1] = "hangs"
+    trial = Trial(PROGRAM, lambda _: Direct())
+    tries = count()
+
+    def direct(*_: object) -> Seen:
+        return other if next(tries) == odd_one else seen
+
+    monkeypatch.setattr(trial, "_direct", direct)
+    monkeypatch.setattr(trial, "_other", lambda *_: other)
+    assert trial.verdict().outcome == outcome
 
 
 def test_a_seed_is_a_program() -> None:
