@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import zmq
 
 import tunneledzmq
 from tests.logins import arguments_for
@@ -248,8 +249,6 @@ def test_a_device_connects_through_the_server(openssh: OpenSSHServer, echo: Peer
 
 @pytest.mark.parametrize("ssh", ["", "a:b@c", (), 5])
 def test_a_malformed_server_installs_nothing(ssh: Any) -> None:
-    import zmq
-
     with pytest.raises((ValueError, TypeError)):
         tunneledzmq.install(ssh)
     assert zmq.Context is not tunneledzmq.TunneledContext
@@ -304,3 +303,27 @@ def test_the_local_leg_of_all_contexts(openssh: OpenSSHServer, echo: Peer) -> No
         addr=echo.address,
     )
     assert output == "127.0.0.1\n"
+
+
+@pytest.mark.parametrize("excepts", ["127.0.0.1", ["10.*", "tcp://127.0.0.1:*"]])
+def test_what_is_excepted_is_connected_to_directly(echo: Peer, excepts: Any) -> None:
+    output = run_program(
+        """
+        install("nobody@192.0.2.1", excepts=excepts)
+        with zmq.Context() as ctx, ctx.socket(zmq.REQ) as sock:
+            sock.connect(addr)
+            sock.send(b"hello")
+            print(sock.recv(), sock.tunnels)
+        """,
+        excepts=excepts,
+        addr=echo.address,
+    )
+    assert output == "b'hello' []\n"
+
+
+@pytest.mark.parametrize("excepts", ["", ["127.0.0.1", "tcp://"], [b"127.0.0.1"], None])
+def test_malformed_exceptions_install_nothing(excepts: Any) -> None:
+    before = zmq.Context
+    with pytest.raises((ValueError, TypeError)):
+        tunneledzmq.install("me@bastion", excepts=excepts)
+    assert zmq.Context is before

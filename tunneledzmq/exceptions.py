@@ -1,6 +1,6 @@
 """The errors of this package.
 
-* :exc:`TunnelError`, a :exc:`zmq.ZMQError`
+* :exc:`TunnelError`, a :exc:`zmq.ZMQError` and, as with zmq.ssh, a :exc:`RuntimeError`
 
   * :exc:`SSHConnectionError`
   * :exc:`SSHAuthenticationError`
@@ -42,8 +42,11 @@ class AddressError(zmq.ZMQError, ValueError):
         super().__init__(errno, msg)
 
 
-class TunnelError(zmq.ZMQError):
+class TunnelError(zmq.ZMQError, RuntimeError):
     """A tunnel could not be set up.
+
+    Programs that connect directly catch it as :exc:`zmq.ZMQError`, those for zmq.ssh as
+    :exc:`RuntimeError`.
 
     Args:
         errno: an :mod:`errno` code that fits the cause.

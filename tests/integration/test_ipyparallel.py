@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.integration.conftest import Cluster
@@ -111,3 +113,78 @@ def test_a_cluster_survives_killed_sessions_and_a_killed_engine(cluster: Cluster
         engine.kill()
         assert program.communicate(timeout=40) == ("[0, 1, 4, 9]\n", "")
     wait_until(lambda: set(site.sshd.sessions()) == before)
+
+
+def test_what_was_under_way_when_the_session_was_lost_is_with_the_hub(cluster: Cluster) -> None:
+    source = """
+        import time
+        import ipyparallel
+
+        def work(x):
+            import time
+            time.sleep(3)
+            return x * x
+
+        with TunneledContext(ssh=server) as ctx, ipyparallel.Client(file, context=ctx) as client:
+            client.wait_for_engines(2, timeout=20)
+            task = client[:2].apply_async(work, 7)
+            while client.queue_status()["unassigned"] or not all(
+                client.queue_status(engine)["queue"] for engine in client.ids[:2]
+            ):
+                time.sleep(0.05)
+            print("under way", flush=True)
+            while any(not tunnel.reconnects for tunnel in ctx.tunnels):
+                time.sleep(0.05)
+            while client.result_status(task.msg_ids)["pending"]:
+                time.sleep(0.05)
+            results = client.result_status(task.msg_ids, status_only=False)
+            print([results[each] for each in task.msg_ids])
+        """
+    site = cluster.site
+    before = set(site.sshd.sessions())
+    given = {"server": site.sshd.server, "file": cluster.file("client")}
+    with start_program(source, prefix=site.near, **given) as program:
+        assert program.stdout
+        line = program.stdout.readline()
+        assert line == "under way\n", program.communicate()
+        site.sshd.kill_sessions(spare=before)
+        assert program.communicate(timeout=40) == ("[49, 49]\n", "")
+    wait_until(lambda: set(site.sshd.sessions()) == before)
+
+
+def test_an_engine_runs_unchanged_with_its_nanny(cluster: Cluster) -> None:
+    """The nanny interrupts the engine, and tells the controller of its death at once."""
+    site = cluster.site
+    words = ("-m", "tunneledzmq", "run", "--ssh", site.sshd.server, "--except", "127.0.0.1", "--")
+    engine = (sys.executable, "-m", "ipyparallel.engine", f"--file={cluster.file('engine')}")
+    with site.running(site.near, *words, *engine):
+        output = run_program(
+            """
+            import os, signal, time
+            import ipyparallel
+
+            def outcome(task):
+                try:
+                    return task.get(timeout=30)
+                except ipyparallel.RemoteError as exc:
+                    return exc.ename
+
+            with (
+                TunneledContext(ssh=server) as ctx,
+                ipyparallel.Client(file, context=ctx) as client,
+            ):
+                client.wait_for_engines(3, timeout=30)
+                engine = client[max(client.ids)]
+                sleeping = engine.apply_async(time.sleep, 60)
+                while not sleeping.ready():
+                    client.send_signal(signal.SIGINT, targets=engine.targets, block=True)
+                    sleeping.wait(0.5)
+                print(outcome(sleeping))
+                print(outcome(engine.apply_async(os._exit, 1)))
+            """,
+            prefix=site.near,
+            timeout=60,
+            server=site.sshd.server,
+            file=cluster.file("client"),
+        )
+    assert output.split() == ["KeyboardInterrupt", "EngineError"]

@@ -187,3 +187,40 @@ with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
         assert asked == str([(f"Enter passphrase for key '{locked}': ", True)])
     else:
         assert "is encrypted: pass passphrase= or prompt=" in said[0] and asked == "[]"
+
+
+def test_a_notebook_that_installs_still_hears_of_its_children(tmp_path: Path) -> None:
+    """Its kernel connects to itself: for what forked children print, and for the debugger."""
+    output = run_program(
+        """
+        import subprocess
+        from jupyter_client.manager import KernelManager
+
+        manager = KernelManager(connection_file=file)
+        manager.kernel_spec.argv[:] = [
+            sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"
+        ]
+        manager.start_kernel(cwd=root, stderr=subprocess.DEVNULL)
+        client = manager.blocking_client()
+        client.start_channels()
+        client.wait_for_ready(timeout=30)
+        client.execute_interactive(cell, timeout=30)
+        client.stop_channels()
+        manager.shutdown_kernel()
+        """,
+        cell="""
+import multiprocessing, tunneledzmq
+tunneledzmq.install("nobody@192.0.2.1", excepts="127.0.0.1")
+
+def work():
+    print("from a child", flush=True)
+
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join()
+print(child.exitcode)
+""",
+        file=str(tmp_path / "kernel.json"),
+        root=str(ROOT),
+    )
+    assert sorted(output.split()) == ["0", "a", "child", "from"]

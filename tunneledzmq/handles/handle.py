@@ -295,11 +295,11 @@ class GatewayHandle:
         try:
             with theirs:
                 home = self._start_home(theirs, self._directory.path, self._directory.lock)
-        except (OSError, RuntimeError) as exc:  # no descriptors, or no threads, left
+        except BaseException as exc:
             ours.close()
-            raise _cannot_start(self.server, exc) from exc
-        except BaseException:
-            ours.close()
+            if isinstance(exc, (OSError, RuntimeError)) and not isinstance(exc, GatewayError):
+                # no descriptors, or no threads, left
+                raise _cannot_start(self.server, exc) from exc
             raise
         if home.pid is not None:
             control.peer = home.pid
