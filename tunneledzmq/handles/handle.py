@@ -25,6 +25,7 @@ from ..shared.system.descriptors import socketpair
 from ..shared.system.fork import undivided
 from ..shared.system.leg import private_leg, whose
 from ..tunnel import Closing, GivenUp, Owner, Tunnel, TunnelStats
+from ..words import say
 from .answers import Answers, Hops
 from .home import Home, start_process, start_thread
 from .local_leg import enlarge_buffer
@@ -99,6 +100,8 @@ class GatewayHandle:
         self._said_bye = False
         self._has_session = False
         self._deaths = 0
+        # Since when there is no session, if that was logged (time.monotonic).
+        self._lost_at: float | None = None
         self._reconnects = 0
         # Those of the gateways that died, and the restarts.
         self._reconnects_before = 0
@@ -115,7 +118,8 @@ class GatewayHandle:
             threading.Thread(target=self._run, name="tunneledzmq-control", daemon=True).start()
         except BaseException as exc:
             self._abandon()
-            if isinstance(exc, (OSError, RuntimeError)):  # no descriptors, or no threads, left
+            if isinstance(exc, (OSError, RuntimeError)) and not isinstance(exc, GatewayError):
+                # no descriptors, or no threads, left
                 raise _cannot_start(self.server, exc) from exc
             raise
 
@@ -327,6 +331,8 @@ class GatewayHandle:
                     raise
                 finally:
                     theirs.close()
+        except GatewayError:
+            raise
         except (OSError, RuntimeError) as exc:  # no descriptors, or no threads, left
             raise _cannot_start(self.server, exc) from exc
 
@@ -373,6 +379,7 @@ class GatewayHandle:
         self._reconnects = 0
         self._has_session = False
         self._log_error(f"{self.server}: {how}")
+        self._lost_at = self._lost_at or time.monotonic()
         for tunnel in tunnels:
             tunnel._last_error = f"{self.server}: {how}"
             tunnel._has_session = False
@@ -432,7 +439,7 @@ class GatewayHandle:
     def _handle(self, message: Message) -> None:
         kind = message.pop("type")
         if kind == "log":
-            log(**message)
+            log(message["name"], message["level"], say(message["message"]))
         elif kind == "state":
             self._on_state(**message)
         elif kind == "tick":
@@ -473,13 +480,25 @@ class GatewayHandle:
         self._has_session = state == "up"
         if self._has_session:
             self._deaths = 0
+            self._tell_return()
+        elif error is not None and any(tunnel._opened for tunnel in list(self._tunnels.values())):
+            log(logger.name, logging.WARNING, error)
+            self._lost_at = self._lost_at or time.monotonic()
         self._reconnects = reconnects
         for tunnel in list(self._tunnels.values()):
             if error is not None:
-                tunnel._last_error = error
+                tunnel._last_error = say(error)
             tunnel._has_session = self._has_session
             if tunnel._opened:
                 tunnel._reconnects = self._reconnects_before + reconnects
+
+    def _tell_return(self) -> None:
+        """Tell who was told that the session was lost that it is back."""
+        since, self._lost_at = self._lost_at, None
+        if since is not None:
+            seconds = time.monotonic() - since
+            text = f"{self.server}: the SSH session is back after {seconds:.1f} s"
+            log(logger.name, logging.WARNING, text)
 
     def _on_tunnel(self, kind: str, tunnel: Tunnel, message: Message) -> None:
         reply = self._opening.get(tunnel._id)
@@ -501,9 +520,11 @@ class GatewayHandle:
         elif kind == "taken":
             enlarge_buffer(tunnel._local[len("ipc://") :])
         elif kind == "trouble":
-            tunnel._trouble = tunnel._last_error = message["message"]
+            tunnel._trouble = tunnel._last_error = say(message["message"])
+            tunnel._note(tunnel._trouble)
         elif kind == "reached":
             tunnel._trouble = None
+            tunnel._note(None)
         elif kind == "endpoint":
             tunnel._has_endpoint = message["there"]
         elif kind == "closed":
