@@ -190,7 +190,7 @@ with mine:
     forking.start()
     assert waits.wait(5)
     sock.connect(addr, ssh=options)
-forking.join(10)
+forking.join(15)
 assert not forking.is_alive()
 round_trip(sock)
 sock.close()

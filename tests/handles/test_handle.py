@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 from unittest.mock import Mock
@@ -17,6 +18,7 @@ from tunneledzmq.handles import home
 from tunneledzmq.handles.handle import GatewayHandle, HandleEnded
 from tunneledzmq.handles.reply import Reply
 from tunneledzmq.shared.control import ControlChannel
+from tunneledzmq.shared.system import fork
 from tunneledzmq.shared.system.descriptors import socketpair
 from tunneledzmq.tunnel import Tunnel
 
@@ -88,6 +90,11 @@ def test_a_gateway_that_speaks_before_it_listens_is_restarted(
     theirs.close()
 
 
+def use_undivided() -> None:
+    with fork.undivided():
+        pass
+
+
 class NoHops:
     def finish(self, tunnel: Tunnel, *, isolate: bool) -> None:
         raise AssertionError("nobody asks for one")
@@ -131,7 +138,9 @@ def test_a_start_that_ends_with_its_thread_leaves_nothing(
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestWarning")
-def test_ctrl_c_at_any_moment_of_a_start_leaves_nothing() -> None:
+def test_ctrl_c_at_any_moment_of_a_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork, "_PATIENCE", 0.1)
+
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -142,3 +151,10 @@ def test_ctrl_c_at_any_moment_of_a_start_leaves_nothing() -> None:
         moment += 1
     made[0]._control.shutdown()
     assert moment > 100
+    # Nor is anybody kept from a start, or a fork, for long.
+    with ThreadPoolExecutor(1) as other:
+        other.submit(use_undivided).result()
+        monkeypatch.undo()
+        start = time.monotonic()
+        other.submit(use_undivided).result()
+    assert time.monotonic() - start < 1

@@ -65,15 +65,14 @@ class RuntimeDirectory:
             try:
                 self.lock = lock_directory(self.path)
                 _mark(self.path)
+                if os.path.exists(self.path):
+                    return
             except (BlockingIOError, FileNotFoundError):
-                self.release()
-                continue  # swept by another program before it was locked
+                pass
             except BaseException:
                 self.remove()
                 raise
-            if os.path.exists(self.path):
-                return
-            self.release()
+            self.release()  # swept by another program before it was locked
 
     def remove(self) -> None:
         """Remove the directory and let go of its lock."""

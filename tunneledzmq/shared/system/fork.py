@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from typing import Any
 
 __all__ = ["undivided"]
 
-# Seconds for which a fork and what is undivided wait for each other: each may be called by a
-# program that holds what the other one waits for.
+# Seconds for which a fork and what is undivided wait for each other.
 _PATIENCE = 5.0
 
 # Held while something is undivided, and while a process forks. A signal's handler and a finalizer
 # may fork in the middle of what is undivided.
-_lock = threading.RLock()
+_lock: Any = threading.RLock()
+
+# What a thread that forks holds.
+_forking = threading.local()
 
 
 @contextmanager
@@ -24,22 +27,34 @@ def undivided() -> Iterator[None]:
 
     A forked child has copies of all descriptors; it can only close those that are noted somewhere.
     """
-    lock = _lock  # a child has another one
-    held = lock.acquire(timeout=_PATIENCE)
+    lock = None
     try:
+        lock = _take()
         yield
     finally:
-        if held:
+        if lock is not None:
             lock.release()
 
 
+def _take() -> Any:
+    """Return the lock, held; `None` if it is not to be had."""
+    global _lock
+    lock = _lock
+    if lock.acquire(timeout=_PATIENCE):
+        return lock
+    # Whoever has it waits for what this thread holds, or was interrupted before it let go.
+    _lock = threading.RLock()
+    return None
+
+
 def _before_fork() -> None:
-    _lock.acquire(timeout=_PATIENCE)
+    _forking.lock = _take()
 
 
 def _after_fork_in_parent() -> None:
-    with suppress(RuntimeError):  # it was not to be had
-        _lock.release()
+    lock, _forking.lock = getattr(_forking, "lock", None), None
+    if lock is not None:
+        lock.release()
 
 
 def _after_fork_in_child() -> None:
