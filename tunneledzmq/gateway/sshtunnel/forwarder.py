@@ -17,6 +17,7 @@ from ..auth import authenticate, load_identities
 from ..login import Learned, Login, LoginError
 from ..reach.connect import connect
 from ..reach.proxy_command import explain
+from ..reach.shell import finish
 from ..traffic.pump import Pump
 from ..traffic.servers import StreamServer, TCPServer
 from ..trust.known_hosts import fingerprint
@@ -110,9 +111,10 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         server.server_close()
 
     def close(self) -> None:
-        """Close all listeners."""
+        """Close all listeners, and see the commands end that led to the server."""
         for server in list(self._server_list):
             self.drop_server(server)
+        finish()
 
     # sshtunnel's seams
 
