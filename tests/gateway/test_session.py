@@ -7,6 +7,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from tests.polling import wait_until
 from tunneledzmq.gateway.attempt import Attempt
 from tunneledzmq.gateway.login import Login, LoginError
+from tunneledzmq.gateway.questions import Questions
 from tunneledzmq.gateway.session import Session, State
 
 TIMEOUT = 0.3
@@ -189,6 +192,17 @@ def test_what_was_set_up_is_undone(released: threading.Event) -> None:
     released.set()
     wait_until(lambda: len(refused) == 2)
     assert refused == ["undone at once", "me@bastion:22: the login was given up"]
+
+
+def test_what_takes_over_is_undone_instead() -> None:
+    attempt = Attempt(Questions([].append, count(1)), LoginError)  # type: ignore[arg-type]
+    undone: list[str] = []
+    first, second = partial(undone.append, "first"), partial(undone.append, "second")
+    attempt.on_abort(partial(undone.append, "other"))
+    attempt.on_abort(first)
+    attempt.on_abort(second, instead_of=first)
+    attempt.abort()
+    assert undone == ["second", "other"]
 
 
 def test_a_refusal_is_not_tried_again_before_the_program_connects() -> None:

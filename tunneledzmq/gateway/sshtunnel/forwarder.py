@@ -140,7 +140,8 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         attempt: Attempt = self._dialling.attempt
         sock = self._dialling.sock = connect(self.login, attempt)
         link = Link(sock, Pump())
-        attempt.on_abort(link.abort)
+        # The session's thread may wait for the socket: nobody else may close it from now on.
+        attempt.on_abort(link.abort, instead_of=sock.close)
         transport = ForwardTransport(link, self._on_end)
         transport.packetizer.on_banner = partial(attempt.questions.tell, "banner")
         transport.use_compression(self.login.compression)
