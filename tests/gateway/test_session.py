@@ -115,6 +115,23 @@ def test_a_thread_that_hangs_is_left_behind(released: threading.Event) -> None:
     assert station.session.transport is transport and station.session.state is State.UP
 
 
+def test_threads_that_hang_do_not_pile_up(released: threading.Event) -> None:
+    def hang(attempt: Attempt) -> None:
+        released.wait()
+        attempt.check()
+
+    station = Station(*[hang] * 4, succeed)
+    threads = threading.active_count()
+    station.session.want()
+    station.run_until(lambda: len(station.errors) == 8, timeout=15)
+    assert threading.active_count() == threads + 4
+    assert [error.errno for error in station.errors[3:5]] == [errno.ETIMEDOUT, errno.EAGAIN]
+    assert station.errors[-1].message.startswith("me@bastion:22: 4 logins that were given up")
+    assert not station.ups
+    released.set()
+    station.run_until(lambda: station.ups)
+
+
 def test_the_time_goes_on_when_the_user_has_answered(released: threading.Event) -> None:
     def ask_and_hang(attempt: Attempt) -> None:
         assert attempt.questions.prompt("Password:", echo=False) == "secret"
