@@ -25,6 +25,7 @@ UNIX = {
     "test_openssh_backend.py": "Python has no Unix sockets there, and so the backend is an error",
     "test_prompts.py": "imports termios",
     "test_run.py": "signals to the program, os.exec",
+    "test_surroundings.py": "runs env, sh and ps; reads /proc",
     "unchanged": "takes network namespaces",
 }
 """Files and folders of the suite that are not collected there, and why."""
