@@ -13,6 +13,8 @@ UNIX = {
     "faults/test_scale.py": "imports resource; counts descriptors and threads by /proc",
     "gateway/config/test_config.py": "imports pwd; compares with ssh -G",
     "gateway/config/test_random_config.py": "imports pwd; compares with ssh -G",
+    "gateway/openssh/test_process.py": "imports fcntl; it is about backend='openssh'",
+    "gateway/reach/test_shell.py": "takes sh, its signals, and /proc",
     "handles/test_local_leg.py": "about Unix sockets' buffers, by /proc",
     "integration": "takes network namespaces",
     "shared/test_directory.py": "modes and owners of directories, paths of Unix sockets",
