@@ -154,6 +154,23 @@ def test_all_that_is_in_one_goes(base: Path) -> None:
     assert not list(base.iterdir())
 
 
+def test_one_that_two_remove_at_once_goes(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one's last file goes between two steps of ours, and its mark comes back."""
+    made = RuntimeDirectory()
+    made.release()
+    real, calls = os.rmdir, []
+
+    def rmdir(path: str) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            os.symlink(".", os.path.join(path, directory._MARK))
+        real(path)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    remove(made.path)
+    assert not list(base.iterdir())
+
+
 def test_one_in_whose_making_ctrl_c_is_pressed_leaves_nothing(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

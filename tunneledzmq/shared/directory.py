@@ -102,15 +102,23 @@ def remove(path: str) -> None:
     for name in names:
         if name != _MARK:
             _remove_entry(os.path.join(path, name))
-    # As long as anything is left in it, the next sweep must know it.
+    # As long as anything is left in it, the next sweep must know it. Program and gateway may do this
+    # at once: whoever comes last finds nothing but the other one's mark.
     mark = os.path.join(path, _MARK)
-    with suppress(OSError):
-        os.unlink(mark)
-    try:
-        os.rmdir(path)
-    except OSError:
-        with suppress(OSError):  # it is gone
-            os.symlink(os.curdir, mark)  # which takes no descriptor
+    for _ in range(10):
+        with suppress(OSError):
+            os.unlink(mark)
+        try:
+            os.rmdir(path)
+            return
+        except OSError:
+            with suppress(OSError):  # it is gone
+                os.symlink(os.curdir, mark)  # which takes no descriptor
+        try:
+            if os.listdir(path) != [_MARK]:
+                return
+        except OSError:
+            return
 
 
 def _remove_entry(path: str) -> None:
