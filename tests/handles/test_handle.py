@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import pytest
 
 from tests.stepping import interrupted_at_line
-from tunneledzmq import GatewayError, SSHOptions
+from tunneledzmq import GatewayError, SSHConnectionError, SSHOptions
 from tunneledzmq.handles import home
 from tunneledzmq.handles.handle import GatewayHandle, HandleEnded
 from tunneledzmq.handles.reply import Reply
@@ -53,6 +53,22 @@ def test_why_no_gateway_is_started_is_told_as_it_is(monkeypatch: pytest.MonkeyPa
     with pytest.raises(GatewayError, match=r"^this process was started to be a gateway") as caught:
         GatewayHandle(SSHOptions("bastion"), (), isolate=True)
     assert caught.value.errno == errno.ELOOP
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_tunnel_that_fails_ends_with_its_connect(handle: Any, closing: bool) -> None:
+    """Not before: a program that sees the end would look for the error in vain."""
+    tunnel = Tunnel("tcp://10.0.1.2:5555", SSHOptions("bastion"))
+    tunnel._id, handle._tunnels[1], reply = 1, tunnel, Reply()
+    handle._opening[1] = reply
+    if closing:
+        tunnel._cut()
+    error = {"kind": "SSHConnectionError", "errno": 111, "message": "refused"}
+    handle._handle({"type": "failed", "id": 1, "error": error})
+    assert tunnel.state == ("closed" if closing else "connecting")
+    assert not handle._tunnels
+    with pytest.raises(SSHConnectionError):
+        reply.wait(1)
 
 
 def test_a_gateway_that_speaks_before_it_listens_is_restarted(

@@ -200,6 +200,8 @@ class GatewayHandle:
             if tunnel._closing is None:
                 self.close(tunnel, Closing(0, How.CUT))
                 tunnel._ended = True
+            elif number not in self._tunnels:
+                tunnel._ended = True
             raise
         finally:
             self._opening.pop(number, None)
@@ -512,10 +514,14 @@ class GatewayHandle:
             if reply is None:
                 error = self._answers.explain(error)
             tunnel._last_error = error.strerror
-            self._forget(tunnel)
-            if reply is not None:
+            if reply is not None and not tunnel._opened:
+                self._drop(tunnel)
+                # Otherwise whoever waits ends it, when its records are logged.
+                if tunnel._closing is not None:
+                    tunnel._ended = True
                 reply.fail(error)
             else:
+                self._forget(tunnel)
                 self._log_error(f"{tunnel.remote}: the tunnel is gone: {error.strerror}")
         elif kind == "taken":
             enlarge_buffer(tunnel._local[len("ipc://") :])
@@ -533,6 +539,9 @@ class GatewayHandle:
 
     def _forget(self, tunnel: Tunnel) -> None:
         tunnel._ended = True
+        self._drop(tunnel)
+
+    def _drop(self, tunnel: Tunnel) -> None:
         with self._lock:
             self._tunnels.pop(tunnel._id, None)
             self._closing.pop(tunnel._id, None)
