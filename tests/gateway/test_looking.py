@@ -247,7 +247,6 @@ class World:
             forward.ending and vars(forward.ending),
             forward._accept_again,
             forward.needs_program_clock,
-            forward in self.tunnels._need_clock,
         )
 
 
@@ -475,6 +474,10 @@ class TwoGateways:
             if not any(f.connections or f.terminated or f._over for f in forwards):
                 # Here it is known when something is due.
                 assert self.ended or one.state(number) == other.state(number)
+        for world in self.worlds:
+            live = world.tunnels._forwards.values()
+            needing = {f for f in live if f.needs_program_clock and not f.terminated}
+            assert needing == world.tunnels._need_clock
         # What must be looked for is found one step later, at the most.
         for _ in range(100):
             found = set(other.done)
