@@ -8,6 +8,7 @@ time of day: seconds for which the program has run, and seconds for which we hav
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 from ...shared.control import How
@@ -100,7 +101,7 @@ class Ending:
 
     def may_hold(self, clock: float) -> bool:
         """Tell whether libzmq is sure to have seen that it is to end."""
-        return self.owing and clock >= self._closed_at + _UNAWARE
+        return self.owing and clock >= self._aware_at
 
     def hold(self, clock: float, away: float) -> None:
         """Note that from now on libzmq is held.
@@ -140,8 +141,7 @@ class Ending:
             since: of that clock, when it came.
             greeted: whether libzmq has greeted, so that it is known what it sends.
         """
-        hold = self._hold if greeted else max(self._hold, _FIRST_HOLD)
-        if clock < max(since, self._closed_at) + hold or not self._pace.retries:
+        if clock < self._held_until(since, greeted=greeted) or not self._pace.retries:
             return False
         self._hold = min(max(2 * self._hold, _FIRST_HOLD), _LONGEST_HOLD)
         return True
@@ -158,8 +158,38 @@ class Ending:
             return False
         if orphaned or not self.owing:
             return True
-        lingered = clock >= self._closed_at + self.linger + _MARGIN
-        return lingered or (self.holds and clock >= self._without_since + self._patience)
+        lingered = clock >= self._lingers_until
+        return lingered or (self.holds and clock >= self._comes_until)
+
+    def next_moment(self, clock: float, waiting: Iterable[tuple[float, bool]]) -> float:
+        """Return when, of the program's clock, these methods may tell something else than now.
+
+        Until then they do not, unless one of them is told something.
+
+        Args:
+            clock: the program's.
+            waiting: of each connection that waits for a way to the peer when it came, and whether
+                libzmq has greeted, as for :meth:`sends_away`.
+        """
+        moments = [self._aware_at, self._lingers_until, self._comes_until]
+        moments += [self._held_until(since, greeted=greeted) for since, greeted in waiting]
+        return min((moment for moment in moments if moment > clock), default=float("inf"))
+
+    @property
+    def _aware_at(self) -> float:
+        return self._closed_at + _UNAWARE
+
+    @property
+    def _lingers_until(self) -> float:
+        return self._closed_at + self.linger + _MARGIN
+
+    @property
+    def _comes_until(self) -> float:
+        return self._without_since + self._patience
+
+    def _held_until(self, since: float, *, greeted: bool) -> float:
+        hold = self._hold if greeted else max(self._hold, _FIRST_HOLD)
+        return max(since, self._closed_at) + hold
 
 
 def is_given_up(
