@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from tests.logins import arguments_for
 from tests.peers import Peer
 from tests.programs import run_program
 from tests.sshd import OpenSSHServer
+from tests.test_proxy_command import NETCAT
 from tunneledzmq import SSHOptions, TunneledContext
 from tunneledzmq.gateway.reach.shell import ShellCommand
 
@@ -86,6 +89,47 @@ def test_a_command_needs_no_place_for_temporary_files(monkeypatch: pytest.Monkey
     assert command.wait(10) == 3
     command.end()
     assert command.describe() == "exit status 3: said"
+
+
+@pytest.mark.parametrize("isolate", [True, False], ids=["in a process", "on a thread"])
+@pytest.mark.parametrize("means", ["sshtunnel", "openssh"])
+@pytest.mark.parametrize("over", ["directly", "a hop", "a command"])
+def test_a_program_with_a_default_timeout_for_its_sockets(
+    over: str, means: str, isolate: bool, openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    """Which is theirs alone: ours are silent for as long as there is nothing to say."""
+    fields = arguments_for(openssh, backend=means)
+    if over == "a command":
+        (tmp_path / "netcat.py").write_text(NETCAT)
+        command = shlex.join([sys.executable, "-S", str(tmp_path / "netcat.py")])
+        (tmp_path / "config").write_text(f"Host *\n  ProxyCommand {command} %h %p\n")
+        fields["config_file"] = str(tmp_path / "config")
+    output = run_program(
+        """
+        import socket, time
+        from dataclasses import replace
+        socket.setdefaulttimeout(0.3)
+        if over == "a hop":
+            options = replace(options, jump=(options,))
+        with TunneledContext(isolate=isolate) as ctx, ctx.socket(zmq.REQ) as sock:
+            sock.rcvtimeo = 5_000
+            sock.connect(addr, ssh=options)
+            for _ in range(3):
+                time.sleep(0.7)
+                sock.send(b"hello")
+                assert sock.recv() == b"hello"
+            start = time.monotonic()
+            with ctx.socket(zmq.REQ) as other:
+                other.connect(addr, ssh=options)
+            assert time.monotonic() - start < 2
+            print(sock.tunnels[0].state, sock.tunnels[0].reconnects)
+        """,
+        options=fields,
+        over=over,
+        isolate=isolate,
+        addr=echo.address,
+    )
+    assert output == "up 0\n"
 
 
 FROZEN = """

@@ -45,5 +45,19 @@ def test_what_is_no_session_is_not_kept(persist: float, now: float) -> None:
 
 
 @given(persist=SECONDS, now=SECONDS)
-def test_the_first_tunnel_is_waited_for(persist: float, now: float) -> None:
-    assert look(Rest(persist), now, used=False, session=False) == float("inf")
+def test_the_first_tunnel_is_waited_for_but_not_for_ever(persist: float, now: float) -> None:
+    """It does not come if the connect that started the gateway was interrupted."""
+    rest = Rest(persist)
+    assert look(rest, now, used=False, session=False) == now + 60
+    assert look(rest, now + 59, used=False, session=False) == now + 60
+    assert look(rest, now + 60, used=False, session=False) is None
+
+
+@given(persist=SECONDS, now=SECONDS)
+def test_the_first_tunnel_may_come_late(persist: float, now: float) -> None:
+    rest = Rest(persist)
+    look(rest, now, used=False, session=False)
+    assert look(rest, now + 59, tunnels=1) == float("inf")
+    assert look(rest, now + 100) == (
+        now + 100 + persist if now + 100 + persist > now + 100 else None
+    )

@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
+from tests.stepping import interrupted_at_line
 from tunneledzmq import GatewayError, SSHOptions
 from tunneledzmq.handles import home
 from tunneledzmq.handles.handle import GatewayHandle, HandleEnded
 from tunneledzmq.handles.reply import Reply
 from tunneledzmq.shared.control import ControlChannel
+from tunneledzmq.shared.system import fork
 from tunneledzmq.shared.system.descriptors import socketpair
 from tunneledzmq.tunnel import Tunnel
 
@@ -84,3 +88,73 @@ def test_a_gateway_that_speaks_before_it_listens_is_restarted(
     assert [message["id"] for message in heard] == list(range(many))
     ours.close()
     theirs.close()
+
+
+def use_undivided() -> None:
+    with fork.undivided():
+        pass
+
+
+class NoHops:
+    def finish(self, tunnel: Tunnel, *, isolate: bool) -> None:
+        raise AssertionError("nobody asks for one")
+
+
+def starting(*, isolate: bool) -> GatewayHandle:
+    options = SSHOptions("bastion", config_file=None, agent=False)
+    return GatewayHandle(options, NoHops(), isolate=isolate)
+
+
+@pytest.mark.parametrize("isolate", [True, False], ids=["in a process", "on a thread"])
+@pytest.mark.parametrize(
+    ("runs", "error", "raised"),
+    [
+        (False, RuntimeError("can't start new thread"), GatewayError),
+        (False, KeyboardInterrupt(), KeyboardInterrupt),
+        (True, KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=["no thread left", "ctrl-c", "ctrl-c, late"],
+)
+def test_a_start_that_ends_with_its_thread_leaves_nothing(
+    runs: bool,
+    error: BaseException,
+    raised: type[BaseException],
+    isolate: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        if self.name != "tunneledzmq-control":
+            real(self)
+            return
+        if runs:
+            real(self)
+        raise error
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(raised):
+        starting(isolate=isolate)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestWarning")
+def test_ctrl_c_at_any_moment_of_a_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork, "_PATIENCE", 0.1)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    moment, made = 0, []
+    while not made:
+        with suppress(KeyboardInterrupt):
+            interrupted_at_line(moment, lambda: made.append(starting(isolate=False)), interrupt)
+        moment += 1
+    made[0]._control.shutdown()
+    assert moment > 100
+    # Nor is anybody kept from a start, or a fork, for long.
+    with ThreadPoolExecutor(1) as other:
+        other.submit(use_undivided).result()
+        monkeypatch.undo()
+        start = time.monotonic()
+        other.submit(use_undivided).result()
+    assert time.monotonic() - start < 1

@@ -59,11 +59,27 @@ def test_other_descriptors_are_left_alone(tmp_path: Path) -> None:
         assert enlarge_buffer(path) == 0
         usual = other.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         ours.connect(path)
+        assert enlarge_buffer(path) == 0, "libzmq's do not block"
+        ours.setblocking(False)
         assert enlarge_buffer(path) == 1
         assert other.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == usual
         assert file.read() == ""
         listener.accept()[0].close()
+        ours.setblocking(True)
         assert ours.recv(1) == b""
+
+
+def test_blocking_sockets_stay_so(tmp_path: Path) -> None:
+    """Those of other libraries, which do not know what the program has chosen for Python's."""
+    one, other = socket.socketpair()
+    with one, other:
+        socket.setdefaulttimeout(30)
+        try:
+            assert enlarge_buffer(str(tmp_path / "s")) == 0
+        finally:
+            socket.setdefaulttimeout(None)
+        assert os.get_blocking(one.fileno())
+        assert os.get_blocking(other.fileno())
 
 
 def test_where_it_cannot_be_had_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:

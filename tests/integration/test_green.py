@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -103,6 +104,37 @@ def test_greenlets_run_while_others_connect(
             options=slow_login(openssh, slow),
             addr=echo.address,
         )
+    assert output == "fine\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_the_gateway_and_other_libraries_keep_their_blocking_descriptors(
+    openssh: OpenSSHServer, echo: Peer
+) -> None:
+    """gevent makes all that Python opens non-blocking."""
+    output = run_program(
+        """
+        import _socket, os, psutil
+        from tunneledzmq.green import TunneledContext
+        from tunneledzmq.handles.gateways import gateways
+        theirs = _socket.socketpair()  # such as a database's
+        with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+            sock.connect(addr, ssh=options)
+            for _ in range(10):
+                sock.send(b"hello")
+                assert sock.recv() == b"hello"
+            assert all(os.get_blocking(one.fileno()) for one in theirs)
+            [handle] = gateways()._handles.values()
+            words = psutil.Process(handle.pid).cmdline()
+            control = words[words.index("-c") + 3]
+            info = open(f"/proc/{handle.pid}/fdinfo/{control}").read()
+            flags = int(info.partition("flags:")[2].split()[0], 8)
+            print("non-blocking" if flags & os.O_NONBLOCK else "fine")
+        """,
+        first="from gevent import monkey; monkey.patch_all()\n",
+        options=arguments_for(openssh),
+        addr=echo.address,
+    )
     assert output == "fine\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tests.stepping import interrupted_at_line
 from tunneledzmq.gateway.records import RecordSender
 from tunneledzmq.shared.control import ControlChannel, Message
 from tunneledzmq.shared.system.descriptors import socketpair
+from tunneledzmq.shared.system.process import open_control
 
 Ends = tuple[ControlChannel, ControlChannel]
 
@@ -161,6 +163,31 @@ def test_where_there_are_no_threads_left_the_sender_waits(
         one.send({"number": number, "message": "x" * 3_000})
     receiving.join(10)
     assert len(got) == MANY
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there it is no descriptor")
+def test_nothing_is_lost_where_the_descriptor_came_non_blocking() -> None:
+    """As from a program that gevent has patched."""
+    ours, theirs = socketpair()
+    theirs.setblocking(False)
+    one, other = ControlChannel(open_control(theirs.detach())), ControlChannel(ours)
+    send_many(one)
+    assert [message["number"] for message in receive(other, MANY)] == list(range(MANY))
+    one.close()
+    other.close()
+
+
+def test_silence_is_no_end_of_file_whatever_timeout_the_program_has() -> None:
+    socket.setdefaulttimeout(0.2)
+    try:
+        one, other = map(ControlChannel, socketpair())
+    finally:
+        socket.setdefaulttimeout(None)
+    late = threading.Timer(0.5, one.send, [{"type": "tick"}])
+    late.start()
+    assert receive(other, 1) == [{"type": "tick"}]
+    one.close()
+    other.close()
 
 
 def test_log_records_are_left_out_while_the_program_takes_none(ends: Ends) -> None:

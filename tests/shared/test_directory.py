@@ -8,10 +8,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.leaks import descriptors
 from tunneledzmq.shared import directory
 from tunneledzmq.shared.directory import RuntimeDirectory, remove, remove_restored, restore, sweep
 from tunneledzmq.shared.system import account
@@ -119,3 +121,62 @@ def test_one_that_somebody_else_has_made_meanwhile_is_not_used(base: Path) -> No
         restore(made.path)
     os.rmdir(made.path)
     made.remove()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no limits")
+def test_one_that_cannot_be_emptied_for_want_of_descriptors_is_swept_later(base: Path) -> None:
+    made = RuntimeDirectory()
+    (Path(made.path) / "1").touch()
+    made.release()
+    with no_descriptors():
+        remove(made.path)
+    assert (Path(made.path) / "1").exists()
+    sweep()
+    assert not list(base.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no limits")
+def test_one_that_is_empty_goes_without_any_descriptor(base: Path) -> None:
+    made = RuntimeDirectory()
+    (Path(made.path) / directory.STDERR).touch()
+    made.release()
+    with no_descriptors():
+        remove(made.path)
+    assert not list(base.iterdir())
+
+
+def test_all_that_is_in_one_goes(base: Path) -> None:
+    made = RuntimeDirectory()
+    (Path(made.path) / "s1" / "deeper").mkdir(parents=True)
+    (Path(made.path) / "s1" / "deeper" / "1").touch()
+    (Path(made.path) / "link").symlink_to(base)
+    made.remove()
+    assert not list(base.iterdir())
+
+
+def test_one_in_whose_making_ctrl_c_is_pressed_leaves_nothing(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(directory, "_mark", interrupted)
+    before = descriptors()
+    with pytest.raises(KeyboardInterrupt):
+        RuntimeDirectory()
+    assert descriptors() == before
+    assert not list(base.iterdir())
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Leave none to be opened."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # 0 is the lowest: what is open stays open.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -6,6 +6,10 @@ __all__ = ["Rest"]
 
 _NEVER = float("inf")
 
+# Seconds for which the first tunnel is waited for: the connect that started the gateway may have
+# been interrupted.
+_FIRST = 60.0
+
 
 class Rest:
     """When it may end. No clock and no I/O: it is told the time.
@@ -15,7 +19,8 @@ class Rest:
     ==================================================  ==========================================
     it has tunnels, or some wait for the session        go on
     the program has ended                               end
-    it has had none yet                                 go on: the first one is about to come
+    it has had none yet, and runs for less than 60 s    go on until then
+    it has had none yet                                 end
     there is no session that could be kept              end
     it has had none for less than `persist` seconds     go on until then
     otherwise                                           end
@@ -49,11 +54,9 @@ class Rest:
             return _NEVER
         if orphaned:
             return None
-        if not used:
-            return _NEVER
-        if not session:
+        if used and not session:
             return None
         if self._since is None:
             self._since = now
-        until = self._since + self._persist
+        until = self._since + (self._persist if used else _FIRST)
         return until if now < until else None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Protocol
 
 from ..endpoints import RemoteEndpoint
@@ -14,7 +13,8 @@ from ..shared.control import ControlChannel, How, Message
 from ..shared.system.leg import whose
 from ..tunnel import GivenUp, Handle, Tunnel
 from .prompt import EndOfInput, ask_user
-from .reply import Interrupted, Reply
+from .records import settle
+from .reply import Call, Interrupted, Reply
 
 __all__ = ["Answers", "Hops"]
 
@@ -68,22 +68,31 @@ class Answers:
     def on_ask(self, message: Message, control: ControlChannel) -> None:
         """Have a question answered over `control`."""
         self._asked.add(message["serial"])
-        self.hand_out(partial(self._answer, message, control))
+        self.hand_out(_Question(self, message, control))
 
-    def hand_out(self, call: Callable[[], None]) -> None:
+    def hand_out(self, call: Call) -> None:
         """Give a call to a thread that waits, or to one of its own."""
         calls = [call]
         for reply in list(self._waiting.values()):
             calls = [left for call in calls for left in reply.ask(call)]
         for call in calls:
-            threading.Thread(target=call, name="tunneledzmq-answer", daemon=True).start()
+            try:
+                threading.Thread(target=call, name="tunneledzmq-answer", daemon=True).start()
+            except RuntimeError as exc:  # there are none left
+                call.refuse(f"cannot start a thread to log in: {exc}")
 
-    def explain(self, error: TunnelError) -> TunnelError:
-        """Say what the hop said, where that is why there is no session."""
+    def explain(self, error: TunnelError, *, ask: bool = False) -> TunnelError:
+        """Say what the hop said, where that is why there is no session.
+
+        Args:
+            error: what the gateway said.
+            ask: whether to wait for what the hop's gateway had to say by then.
+        """
         hop = self._hop
         if hop is None or not isinstance(error, SSHConnectionError):
             return error
-        hop.stats()  # with the answer, all that its gateway had to say before has come
+        if ask:
+            hop.stats()  # with the answer, all that was said before has come
         if hop.last_error is None:
             return error
         text = f"{self._handle.server}: hop {hop.last_error}"
@@ -95,7 +104,8 @@ class Answers:
         if hop is not None:
             hop._close(*(0, How.CUT) if hop.state == "connecting" else (-1, How.CLOSED))
 
-    def _answer(self, message: Message, control: ControlChannel) -> None:
+    def answer(self, message: Message, control: ControlChannel) -> None:
+        """Answer a question of the gateway's."""
         answer = {"type": "answer", "serial": message["serial"]}
         try:
             if message["what"] == "hop":
@@ -110,7 +120,7 @@ class Answers:
             pass  # the gateway that asked has ended
         except Interrupted:
             # The context of this thread terminates. Another one may wait, too.
-            self.hand_out(partial(self._answer, message, control))
+            self.hand_out(_Question(self, message, control))
             return
         except Exception as exc:
             text = f"{self._handle.server}: prompt= failed: {type(exc).__name__}: {exc}"
@@ -121,11 +131,18 @@ class Answers:
             raise
         self._send(answer, control)
 
+    def refuse(self, message: Message, control: ControlChannel, why: str) -> None:
+        """Say that there is no answer; the gateway may try again."""
+        error = SSHConnectionError(errno.EAGAIN, f"{self._handle.server}: {why}")
+        answer = {"type": "answer", "serial": message["serial"], "error": _describe(error)}
+        self._send(answer, control)
+
     def _send(self, answer: Message, control: ControlChannel) -> None:
         self._asked.discard(answer["serial"])
         control.send(answer)
 
     def _ask_user(self, text: str, echo: bool) -> str | None:
+        settle()  # the banner comes first
         if self._options.prompt is not None:
             answer = self._options.prompt(text, echo)
             if not isinstance(answer, str):
@@ -155,6 +172,21 @@ class Answers:
                 self._hop = None
                 raise
         return hop.local
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a gateway asks, and over which pipe it is answered."""
+
+    answers: Answers
+    message: Message
+    control: ControlChannel
+
+    def __call__(self) -> None:
+        self.answers.answer(self.message, self.control)
+
+    def refuse(self, why: str) -> None:
+        self.answers.refuse(self.message, self.control, why)
 
 
 def _describe(error: TunnelError) -> Message:

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import Counter
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import zmq
 
@@ -34,14 +35,19 @@ class _Way(NamedTuple):
     agent: str | None
 
 
+# The way, and the number of the connection among those that share it.
+_Key = tuple[_Way, int]
+
+
 class Gateways:
     """The gateways of this process."""
 
     def __init__(self) -> None:
-        # Mutex for the state below; held while a gateway is started.
+        # Mutex for the state below.
         self._lock = threading.Lock()
-        # By the way, and the number of the connection among those that share it.
-        self._handles: dict[tuple[_Way, int], GatewayHandle] = {}
+        self._handles: dict[_Key, GatewayHandle] = {}
+        # Each held while that gateway is started, by those who wait for it.
+        self._starting: WeakValueDictionary[_Key, threading.Lock] = WeakValueDictionary()
         # Over which hop's gateway each one goes.
         self._behind: dict[Handle, GatewayHandle] = {}
         # How many tunnels each way has had, to take its connections in turn.
@@ -79,14 +85,33 @@ class Gateways:
             if tunnel._user is not None:
                 self._check_depth(tunnel._user)
             key = way, self._turns[way] % options.connections
-            handle = self._handles.get(key)
-            if handle is None or handle.ended:
-                self._forget_ended()
-                handle = self._handles[key] = GatewayHandle(options, self, isolate=isolate)
             self._turns[way] += 1
-            if tunnel._user is not None:
+        handle = self._running(key) or self._start(key)
+        if tunnel._user is not None:
+            with self._lock:
                 self._check_loop(tunnel._user, handle)
                 self._behind[tunnel._user] = handle
+        return handle
+
+    def _running(self, key: _Key) -> GatewayHandle | None:
+        handle = self._handles.get(key)
+        return None if handle is None or handle.ended else handle
+
+    def _start(self, key: _Key) -> GatewayHandle:
+        """Start a gateway, or wait for whoever does; the others go on meanwhile."""
+        with self._lock:
+            starting = self._starting.setdefault(key, threading.Lock())
+        with starting:
+            handle = self._running(key)
+            if handle is None:
+                if not self._swept:
+                    sweep()
+                    self._swept = True
+                way = key[0]
+                handle = GatewayHandle(way.options, self, isolate=way.isolate)
+                with self._lock:
+                    self._forget_ended()
+                    self._handles[key] = handle
             return handle
 
     def finish(self, tunnel: Tunnel, *, isolate: bool) -> None:
@@ -131,9 +156,6 @@ class Gateways:
             handle.terminate(owner)
 
     def _forget_ended(self) -> None:
-        if not self._swept:
-            sweep()
-            self._swept = True
         for user in [user for user in self._behind if user.ended]:
             del self._behind[user]
         for ended in [key for key, old in self._handles.items() if old.ended]:

@@ -17,17 +17,19 @@ from itertools import count
 import zmq
 
 from .. import exceptions
-from ..exceptions import GatewayError, TunnelError
+from ..exceptions import GatewayError, SSHConnectionError, TunnelError
 from ..options import SSHOptions
 from ..shared.control import ControlChannel, How, Message
 from ..shared.directory import RuntimeDirectory, restore
 from ..shared.system.descriptors import socketpair
+from ..shared.system.fork import undivided
 from ..shared.system.leg import private_leg, whose
 from ..tunnel import Closing, GivenUp, Owner, Tunnel, TunnelStats
 from ..words import say
 from .answers import Answers, Hops
 from .home import Home, start_process, start_thread
 from .local_leg import enlarge_buffer
+from .records import log, settle
 from .reply import Reply
 from .request import login_request
 
@@ -109,16 +111,27 @@ class GatewayHandle:
         # Resolved once: the program may change its working directory before a restart.
         self._request = login_request(options)
         try:
-            self._directory = RuntimeDirectory()
-        except OSError as exc:
-            raise _cannot_start(self.server, exc) from exc
-        try:
+            with undivided():
+                self._directory = RuntimeDirectory()
+                _handles.add(self)
             self._control, self._home = self._start()
-        except BaseException:
-            self._directory.remove()
+            threading.Thread(target=self._run, name="tunneledzmq-control", daemon=True).start()
+        except BaseException as exc:
+            self._abandon()
+            if isinstance(exc, (OSError, RuntimeError)) and not isinstance(exc, GatewayError):
+                # no descriptors, or no threads, left
+                raise _cannot_start(self.server, exc) from exc
             raise
-        _handles.add(self)
-        threading.Thread(target=self._run, name="tunneledzmq-control", daemon=True).start()
+
+    def _abandon(self) -> None:
+        """Leave nothing of a start that failed, whenever Ctrl-C was pressed."""
+        if hasattr(self, "_home"):
+            # The thread, if it runs already, hears of that.
+            self._control.shutdown()
+            self._control.close()
+            self._home.abandon()
+        if hasattr(self, "_directory"):
+            self._directory.remove()
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else f"{len(self._tunnels)} tunnels"
@@ -178,11 +191,7 @@ class GatewayHandle:
                 reply.interrupt(zmq.ContextTerminated())
             if owner is not None and owner.terminated:
                 self.terminate(owner)
-            while not reply.wait(self._connect_timeout + _START_TIMEOUT):
-                if not self._answers.pending:  # another thread may be typing a password
-                    raise GatewayError(
-                        errno.ETIMEDOUT, f"{self.server}: the gateway does not answer"
-                    )
+            self._wait_for(reply)
         except HandleEnded:
             with self._lock:
                 self._tunnels.pop(number, None)
@@ -196,6 +205,23 @@ class GatewayHandle:
             self._opening.pop(number, None)
             for call in reply.leave():
                 self._answers.hand_out(call)
+
+    def _wait_for(self, reply: Reply) -> None:
+        """Wait until a tunnel is open, and its records have been logged.
+
+        Raises:
+            Exception: what it has failed with.
+        """
+        try:
+            while not reply.wait(self._connect_timeout + _START_TIMEOUT):
+                if not self._answers.pending:  # another thread may be typing a password
+                    raise GatewayError(
+                        errno.ETIMEDOUT, f"{self.server}: the gateway does not answer"
+                    )
+        except SSHConnectionError as exc:
+            raise self._answers.explain(exc, ask=True) from None
+        finally:
+            settle()
 
     def close(self, tunnel: Tunnel, closing: Closing) -> None:
         """Close a tunnel as soon as libzmq is through with it. Never waits."""
@@ -278,44 +304,70 @@ class GatewayHandle:
         try:
             # Before a restart somebody may have removed it.
             restore(self._directory.path)
-            ours, theirs = socketpair()
-        except OSError as exc:
-            raise _cannot_start(self.server, exc) from exc
-        control = ControlChannel(ours)
-        # Before there is a process: it must know its directory also if we are killed next.
-        control.send(
-            {
-                "type": "login",
-                "directory": self._directory.path,
-                "log_level": logger.getEffectiveLevel(),
-                "persist": self.options.persist,
-                "request": self._request,
-            }
-        )
-        try:
-            with theirs:
-                home = self._start_home(theirs, self._directory.path, self._directory.lock)
-        except BaseException as exc:
-            ours.close()
-            if isinstance(exc, (OSError, RuntimeError)) and not isinstance(exc, GatewayError):
-                # no descriptors, or no threads, left
-                raise _cannot_start(self.server, exc) from exc
+            # A child with a copy of either end would keep us from hearing of the gateway's end.
+            with undivided():
+                ours, theirs = socketpair()
+                try:
+                    control = ControlChannel(ours)
+                    _controls.add(control)
+                    # Before there is a process: it must know its directory also if we are killed
+                    # next.
+                    control.send(
+                        {
+                            "type": "login",
+                            "directory": self._directory.path,
+                            "log_level": logger.getEffectiveLevel(),
+                            "persist": self.options.persist,
+                            "request": self._request,
+                        }
+                    )
+                    home = self._start_home(theirs, self._directory.path, self._directory.lock)
+                    _homes.add(home)
+                    if home.pid is not None:
+                        control.peer = home.pid
+                    return control, home
+                except BaseException:
+                    ours.close()
+                    raise
+                finally:
+                    theirs.close()
+        except GatewayError:
             raise
-        if home.pid is not None:
-            control.peer = home.pid
-        return control, home
+        except (OSError, RuntimeError) as exc:  # no descriptors, or no threads, left
+            raise _cannot_start(self.server, exc) from exc
 
     def _run(self) -> None:
         """Receive from the gateway, and from the next one, to the end."""
-        while True:
+        how = "the thread that hears its gateway ended"
+        try:
+            while True:
+                how = self._receive()
+                if self._said_bye or not self._restart(how):
+                    break
+        finally:
+            # Whatever has happened, nobody waits for it any more.
+            self._control.shutdown()
+            self._control.close()
+            self._end(HandleEnded() if self._said_bye else GatewayError(errno.EPIPE, how))
+
+    def _receive(self) -> str:
+        """Do what the gateway says to its end, and tell how that came."""
+        fault = ""
+        try:
             while (messages := self._control.receive()) is not None:
                 for message in messages:
                     self._handle(message)
-            how = self._home.wait()
+        except Exception as exc:
+            fault = f"the gateway was given up ({type(exc).__name__}: {exc})"
+        finally:
+            # It may not have ended yet, and ends by this.
+            self._control.shutdown()
             self._control.close()
-            if self._said_bye or not self._restart(how):
-                break
-        self._end(HandleEnded() if self._said_bye else GatewayError(errno.EPIPE, how))
+        how = self._home.wait()
+        return fault or how
+
+    def _log_error(self, text: str) -> None:
+        log(logger.name, logging.ERROR, text)
 
     def _restart(self, how: str) -> bool:
         """Start a new gateway for the tunnels of a dead one; tell whether there is one."""
@@ -326,7 +378,7 @@ class GatewayHandle:
         self._reconnects_before += 1 + self._reconnects
         self._reconnects = 0
         self._has_session = False
-        logger.error("%s: %s", self.server, how)
+        self._log_error(f"{self.server}: {how}")
         self._lost_at = self._lost_at or time.monotonic()
         for tunnel in tunnels:
             tunnel._last_error = f"{self.server}: {how}"
@@ -336,7 +388,7 @@ class GatewayHandle:
         try:
             control, self._home = self._start()
         except GatewayError as exc:
-            logger.error("%s", exc)
+            self._log_error(str(exc))
             return False
         with self._lock:
             opened = {n: tunnel for n, tunnel in self._tunnels.items() if not tunnel._terminated}
@@ -387,7 +439,7 @@ class GatewayHandle:
     def _handle(self, message: Message) -> None:
         kind = message.pop("type")
         if kind == "log":
-            logging.getLogger(message["name"]).log(message["level"], "%s", say(message["message"]))
+            log(message["name"], message["level"], say(message["message"]))
         elif kind == "state":
             self._on_state(**message)
         elif kind == "tick":
@@ -406,12 +458,11 @@ class GatewayHandle:
             self._on_stats(**message)
         elif kind == "step":
             step = Step(**message)
-            logger.debug(
-                "%s: %s: %s",
-                self.server,
-                step.name,
-                step.detail,
-                extra={"step": step, "options": self.options},
+            log(
+                logger.name,
+                logging.DEBUG,
+                f"{self.server}: {step.name}: {step.detail}",
+                {"step": step, "options": self.options},
             )
         elif kind == "pong":
             self._on_pong(**message)
@@ -431,7 +482,7 @@ class GatewayHandle:
             self._deaths = 0
             self._tell_return()
         elif error is not None and any(tunnel._opened for tunnel in list(self._tunnels.values())):
-            logger.warning("%s", error)
+            log(logger.name, logging.WARNING, error)
             self._lost_at = self._lost_at or time.monotonic()
         self._reconnects = reconnects
         for tunnel in list(self._tunnels.values()):
@@ -446,7 +497,8 @@ class GatewayHandle:
         since, self._lost_at = self._lost_at, None
         if since is not None:
             seconds = time.monotonic() - since
-            logger.warning("%s: the SSH session is back after %.1f s", self.server, seconds)
+            text = f"{self.server}: the SSH session is back after {seconds:.1f} s"
+            log(logger.name, logging.WARNING, text)
 
     def _on_tunnel(self, kind: str, tunnel: Tunnel, message: Message) -> None:
         reply = self._opening.get(tunnel._id)
@@ -456,13 +508,15 @@ class GatewayHandle:
             if reply is not None:
                 reply.set()
         elif kind == "failed":
-            error = self._answers.explain(_error(message["error"]))
+            error = _error(message["error"])
+            if reply is None:
+                error = self._answers.explain(error)
             tunnel._last_error = error.strerror
             self._forget(tunnel)
             if reply is not None:
                 reply.fail(error)
             else:
-                logger.error("%s: the tunnel is gone: %s", tunnel.remote, error.strerror)
+                self._log_error(f"{tunnel.remote}: the tunnel is gone: {error.strerror}")
         elif kind == "taken":
             enlarge_buffer(tunnel._local[len("ipc://") :])
         elif kind == "trouble":
@@ -535,13 +589,17 @@ def _error(error: Message) -> TunnelError:
 
 # A forked child must not keep the gateways of its parent alive, nor speak to them.
 _handles: weakref.WeakSet[GatewayHandle] = weakref.WeakSet()
+_controls: weakref.WeakSet[ControlChannel] = weakref.WeakSet()
+_homes: weakref.WeakSet[Home] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    for control in list(_controls):
+        control.close()
+    for home in list(_homes):
+        home.after_fork()
     for handle in list(_handles):
-        handle._control.close()
         handle._directory.release()
-        handle._home.after_fork()
         handle._ended = True
 
 

@@ -19,10 +19,9 @@ from ..shared.directory import STDERR
 from ..shared.environment import environment_of_others
 from ..shared.interpreter import find_interpreter, is_called_python
 from ..shared.system.leg import HAS_UNIX_SOCKETS
+from .records import log
 
 __all__ = ["Home", "start_process", "start_thread"]
-
-logger = logging.getLogger("tunneledzmq")
 
 # The child takes over this program's sys.path as it is: "-m" would put the working directory in
 # front of it, and could not find a package that the program itself found in a place of its own.
@@ -64,6 +63,10 @@ class Home(Protocol):
 
     def wait(self) -> str:
         """Wait for the gateway's end and tell how it ended."""
+        ...
+
+    def abandon(self) -> None:
+        """End a gateway that has nothing to deliver yet, and whose control pipe has ended."""
         ...
 
     def after_fork(self) -> None:
@@ -117,10 +120,11 @@ def _warn(why: str) -> None:
     """Tell once that there is no interpreter."""
     global _no_interpreter
     if _no_interpreter is None:
-        logger.warning(
+        log(
+            "tunneledzmq",
+            logging.WARNING,
             "gateways live in threads of this program and share its GIL, since there is no Python "
-            "interpreter to start them with: %s",
-            why,
+            f"interpreter to start them with: {why}",
         )
     _no_interpreter = why
 
@@ -192,6 +196,10 @@ class _Process:
         text = said.decode(errors="replace").strip()
         return f"the gateway process ended ({how})" + (f": {text}" if text else "")
 
+    def abandon(self) -> None:
+        self._popen.kill()
+        self._popen.wait()
+
     def after_fork(self) -> None:
         # Not the child's child: it must not wait for it.
         self._popen.returncode = 0
@@ -217,13 +225,20 @@ class _Thread:
             name="tunneledzmq-gateway",
             daemon=True,
         )
+        try:
+            self._thread.start()
+        except RuntimeError:  # there are none left
+            self._gateway.after_fork()
+            raise
         atexit.register(self._at_exit)
-        self._thread.start()
 
     def wait(self) -> str:
         self._thread.join()
         atexit.unregister(self._at_exit)
         return "the gateway thread ended"
+
+    def abandon(self) -> None:
+        atexit.unregister(self._at_exit)
 
     def after_fork(self) -> None:
         atexit.unregister(self._at_exit)

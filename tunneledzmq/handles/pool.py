@@ -17,6 +17,7 @@ from ..options import SSHOptions
 from ..shared.directory import RuntimeDirectory, restore
 from ..shared.listener import cannot_listen, listen, remove_stale
 from ..shared.pace import Pace
+from ..shared.system.fork import undivided
 from ..shared.system.leg import private_leg, whose
 from ..tunnel import Tunnel
 from .gateways import gateways
@@ -152,7 +153,8 @@ class GatewayPool:
     def _own_directory(self) -> str:
         with self._directory_lock:
             if self._directory is None:
-                self._directory = directory = RuntimeDirectory()
+                with undivided():
+                    self._directory = directory = RuntimeDirectory()
                 self._remove_directory = weakref.finalize(self, _remove, directory, os.getpid())
                 # Not before the connects that go on at the end of the program: see _at_exit.
                 self._remove_directory.atexit = False

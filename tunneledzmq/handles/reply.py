@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
-__all__ = ["Interrupted", "Reply"]
-
-Call = Callable[[], None]
+__all__ = ["Call", "Interrupted", "Reply"]
 
 # What this thread waits for already, while it does what a gateway has asked for.
 _outer = threading.local()
@@ -17,6 +15,18 @@ _outer = threading.local()
 
 class Interrupted(Exception):
     """The thread must go: that for which it waits in the first place has failed."""
+
+
+class Call(Protocol):
+    """What a gateway asks for."""
+
+    def __call__(self) -> None:
+        """Do it."""
+        ...
+
+    def refuse(self, why: str) -> None:
+        """Say that it cannot be done."""
+        ...
 
 
 class Reply:

@@ -190,9 +190,9 @@ class ControlChannel:
         return message
 
     def shutdown(self) -> None:
-        """Send end of file; what the other end still says can be received."""
+        """End the pipe for both ends, whoever has copies of this one, such as a forked child."""
         try:
-            self._sock.shutdown(socket.SHUT_WR)
+            self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
 
@@ -200,6 +200,7 @@ class ControlChannel:
         """Close this end when all messages are sent, those of other threads included."""
         with self._sending:
             self._send_queued(wait=True)
+            self.shutdown()
             self._sock.close()
 
     def close(self) -> None:

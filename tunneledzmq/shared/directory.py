@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from .system import account
+from .system.fork import undivided
 from .system.leg import HAS_UNIX_SOCKETS
 from .system.locks import lock_directory, unlock
 
@@ -58,19 +59,20 @@ class RuntimeDirectory:
     """
 
     def __init__(self, owner: str = "gateway") -> None:
+        self.lock = -1
         while True:
             self.path = tempfile.mkdtemp(prefix=PREFIXES[owner], dir=choose_base())
             try:
                 self.lock = lock_directory(self.path)
                 _mark(self.path)
+                if os.path.exists(self.path):
+                    return
             except (BlockingIOError, FileNotFoundError):
-                continue  # swept by another program before it was locked
-            except OSError:
-                remove(self.path)
+                pass
+            except BaseException:
+                self.remove()
                 raise
-            if os.path.exists(self.path):
-                return
-            unlock(self.lock)
+            self.release()  # swept by another program before it was locked
 
     def remove(self) -> None:
         """Remove the directory and let go of its lock."""
@@ -91,13 +93,31 @@ def remove(path: str) -> None:
     lock = _restored.pop(path, -1)
     if lock != -1:
         unlock(lock)
-    shutil.rmtree(path, ignore_errors=True)
-    # That takes descriptors. Where there are none, there is no socket in it yet.
-    for name in (STDERR, _MARK):
-        with suppress(OSError):
-            os.unlink(os.path.join(path, name))
+    if os.path.islink(path):
+        return
+    try:
+        names = os.listdir(path)
+    except OSError:  # it takes descriptors
+        names = [STDERR]
+    for name in names:
+        if name != _MARK:
+            _remove_entry(os.path.join(path, name))
+    # As long as anything is left in it, the next sweep must know it.
+    mark = os.path.join(path, _MARK)
     with suppress(OSError):
+        os.unlink(mark)
+    try:
         os.rmdir(path)
+    except OSError:
+        with suppress(OSError):  # it is gone
+            os.symlink(os.curdir, mark)  # which takes no descriptor
+
+
+def _remove_entry(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def restore(path: str) -> None:
@@ -116,7 +136,7 @@ def restore(path: str) -> None:
         raise PermissionError(errno.EACCES, "somebody else's directory", path) from None
     if path in _restored:
         unlock(_restored.pop(path))
-    with suppress(BlockingIOError):
+    with suppress(BlockingIOError), undivided():
         _restored[path] = lock_directory(path)
     _mark(path)
 

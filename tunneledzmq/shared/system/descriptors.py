@@ -8,6 +8,15 @@ from collections import deque
 
 __all__ = ["give", "receive", "send", "socketpair", "take"]
 
+
+def _blocking_pair() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    # Whatever the program has chosen for its own (socket.setdefaulttimeout).
+    ours.settimeout(None)
+    theirs.settimeout(None)
+    return ours, theirs
+
+
 if sys.platform == "win32":
 
     def socketpair() -> tuple[socket.socket, socket.socket]:
@@ -17,7 +26,7 @@ if sys.platform == "win32":
             OSError: there are none to be had.
         """
         # Python makes them of TCP, where somebody else may have been faster to connect.
-        ours, theirs = socket.socketpair()
+        ours, theirs = _blocking_pair()
         if (ours.getsockname(), ours.getpeername()) != (theirs.getpeername(), theirs.getsockname()):
             ours.close()
             theirs.close()
@@ -52,7 +61,14 @@ if sys.platform == "win32":
             return None
 
 else:
-    socketpair = socket.socketpair
+
+    def socketpair() -> tuple[socket.socket, socket.socket]:
+        """Return two sockets that are connected to each other, and to nobody else.
+
+        Raises:
+            OSError: there are none to be had.
+        """
+        return _blocking_pair()
 
     def give(sock: socket.socket, pid: int) -> bool | None:
         """Say in a message which socket comes with it; `None` if it cannot be given away.

@@ -38,6 +38,12 @@ def _ignore(number: int, frame: FrameType | None) -> None:
     pass
 
 
+def _blocking(sock: socket.socket) -> socket.socket:
+    """Return a socket that came from a program, where gevent may have made it non-blocking."""
+    sock.setblocking(True)
+    return sock
+
+
 if sys.platform == "win32":
     CAN_PROVE = False
 
@@ -92,7 +98,7 @@ if sys.platform == "win32":
             given = stdin.readline()
         if not given.endswith(b"\n"):
             raise SystemExit
-        return socket.fromshare(bytes.fromhex(given.decode()))
+        return _blocking(socket.fromshare(bytes.fromhex(given.decode())))
 
     def kill_all(process: subprocess.Popen[bytes]) -> None:
         """End a process that was started here."""
@@ -157,7 +163,7 @@ else:
 
     def open_control(number: int) -> socket.socket:
         """Return the socket that :func:`start` gave to this process."""
-        return socket.socket(fileno=number)
+        return _blocking(socket.socket(fileno=number))
 
     def kill_all(process: subprocess.Popen[bytes]) -> None:
         """End a process that was started here, with all that it has started."""
