@@ -115,6 +115,9 @@ def adopt(sock: zmq.Socket[Any]) -> TunneledSocket[Any]:
     return sock
 
 
+TunneledSocket._adopt = staticmethod(adopt)
+
+
 def _cannot_mix(kind: Any, exc: TypeError) -> TypeError:
     name = f"{kind.__module__}.{kind.__qualname__}"
     return TypeError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple
 
 import zmq
 
-from .default import context_of, default_for, local_for, note_socket
+from .default import context_of, default_for, local_for, note_socket, noted_socket
 from .endpoints import RemoteEndpoint, check_local, parse_remote
 from .handles.pool import GatewayPool, shared_pool
 from .hub import is_green, open_beside
@@ -27,7 +28,7 @@ else:
 
     _ReturnT = TypeVar("_ReturnT", covariant=True)
 
-__all__ = ["CONTEXT", "Default", "TunneledSocket", "to_text"]
+__all__ = ["CONTEXT", "Default", "TunneledSocket", "original", "to_text"]
 
 PlainSocket: Any = zmq.Socket
 """pyzmq's own class, whatever stands in its place."""
@@ -66,6 +67,8 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
     _tunnels: dict[Tunnel, str]
     # Whether pyzmq's own connect is called, and not a program's that skips ours.
     _passing = False
+    # Makes another socket one of this package. Set by `tunneledzmq.mixing`, which knows the twins.
+    _adopt: ClassVar[Callable[[zmq.Socket[Any]], TunneledSocket[Any]]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._begin()
@@ -75,14 +78,21 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         if self.context is None and isinstance(shadowed, PlainSocket):
             self.context = shadowed.context
         # A shadow may be gone long before the socket is closed.
-        if isinstance(shadowed, TunneledSocket):
-            self._tunnels = shadowed._tunnels
-        elif not shadowed:
+        owner = original(self)
+        if not self._shadow:
             note_socket(self)
+        elif isinstance(owner, TunneledSocket):
+            self._tunnels = owner._tunnels
 
     def _begin(self) -> None:
         """Have no tunnels yet. Also for a socket of another class, whose class has become ours."""
         self._tunnels = {}
+
+    def _share(self) -> None:
+        """Have the tunnels of a shadow go with the socket that it shadows, whatever its class."""
+        owner = original(self)
+        if not (owner._shadow or isinstance(owner, TunneledSocket)):
+            self._tunnels = self._adopt(owner)._tunnels
 
     def connect(  # type: ignore[override]
         self,
@@ -191,6 +201,7 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             error = zmq.ZMQError(zmq.ENOTSOCK)
             error.strerror += f" (addr={addr!r})"
             raise error
+        self._share()
         return _Way(options, remote, local, self._pace())
 
     @property
@@ -251,6 +262,18 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
     def _forget_closed(self) -> None:
         for tunnel in [tunnel for tunnel in self._tunnels if tunnel.state == "closed"]:
             del self._tunnels[tunnel]
+
+
+def original(sock: zmq.Socket[Any]) -> zmq.Socket[Any]:
+    """Return the socket whose end is that of libzmq's: shadows come and go."""
+    while sock._shadow:
+        shadowed = sock._shadow_obj
+        if not isinstance(shadowed, PlainSocket):
+            shadowed = noted_socket(sock) or getattr(sock, "_shadow_sock", None)  # zmq.asyncio's
+        if not isinstance(shadowed, PlainSocket):
+            break  # of a bare address: nobody knows the other
+        sock = shadowed
+    return sock
 
 
 def _normal(addr: str) -> str:
