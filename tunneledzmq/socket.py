@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple
 
 import zmq
 
+from .addressed import AddressedTunnels
 from .default import context_of, default_for, local_for, note_socket, noted_socket
 from .endpoints import RemoteEndpoint, check_local, parse_remote
 from .handles.pool import GatewayPool, shared_pool
@@ -63,8 +64,8 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
 
     _repr_cls = "tunneledzmq.TunneledSocket"
 
-    # The tunnels of this socket, with the addresses that were given to connect.
-    _tunnels: dict[Tunnel, str]
+    # Also those that are closing.
+    _tunnels: AddressedTunnels
     # Whether pyzmq's own connect is called, and not a program's that skips ours.
     _passing = False
     # Makes another socket one of this package. Set by `tunneledzmq.mixing`, which knows the twins.
@@ -86,13 +87,13 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
 
     def _begin(self) -> None:
         """Have no tunnels yet. Also for a socket of another class, whose class has become ours."""
-        self._tunnels = {}
+        self._tunnels = AddressedTunnels()
 
     def _share(self) -> None:
         """Have the tunnels of a shadow go with the socket that it shadows, whatever its class."""
         owner = original(self)
         if not (owner._shadow or isinstance(owner, TunneledSocket)):
-            self._tunnels = self._adopt(owner)._tunnels
+            self._tunnels = TunneledSocket._adopt(owner)._tunnels
 
     def connect(  # type: ignore[override]
         self,
@@ -148,12 +149,7 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             addr: as it was given to :meth:`connect`, or the local endpoint (``last_endpoint``).
         """
         text = to_text(addr).rstrip("\0")
-        names = {text, _normal(text)}
-        matching = [
-            tunnel
-            for tunnel in self.tunnels
-            if not names.isdisjoint((self._tunnels[tunnel], tunnel.local))
-        ]
+        matching = self._tunnels.named(text, _normal(text))
         linger = self._get_or(zmq.LINGER, -1)
         for tunnel in matching:
             super().disconnect(tunnel.local)
@@ -169,8 +165,7 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             linger: milliseconds for which pending messages are still sent; -1 for ever. Default:
                 the socket's LINGER.
         """
-        tunnels = list(self._tunnels)
-        self._tunnels.clear()
+        tunnels = self._tunnels.clear()
         if not tunnels:
             super().close(linger)
             return
@@ -227,16 +222,15 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             if isinstance(exc, zmq.ZMQError):  # closed by another thread meanwhile
                 exc.strerror = exc.strerror.replace(repr(tunnel.local), repr(addr))
             raise
-        self._forget_closed()
-        self._tunnels[tunnel] = addr
+        self._tunnels.add(tunnel, addr)
         manager.addr = addr
         return manager
 
     def _connected(self, addr: str, way: _Way) -> Tunnel | None:
         """Return the tunnel that makes another connect a no-op to libzmq, if there is one."""
         if self.type in _SINGLE:
-            for tunnel in self.tunnels:
-                if self._tunnels[tunnel] == addr and tunnel._options == way.options:
+            for tunnel in self._tunnels.to(addr):
+                if tunnel._options == way.options:
                     return tunnel
         return None
 
@@ -258,10 +252,6 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         with suppress(zmq.ZMQError):
             return int(self.get(option))
         return default
-
-    def _forget_closed(self) -> None:
-        for tunnel in [tunnel for tunnel in self._tunnels if tunnel.state == "closed"]:
-            del self._tunnels[tunnel]
 
 
 def original(sock: zmq.Socket[Any]) -> zmq.Socket[Any]:

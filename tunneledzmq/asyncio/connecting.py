@@ -9,6 +9,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from contextvars import Context
@@ -173,6 +174,7 @@ class ConnectingSocket(Protocol):
     """The socket, as what it connects sees it."""
 
     _connecting: dict[Tunnel, Connecting[Any]]
+    _failed: deque[Tunnel]
 
     def _undo(self, tunnel: Tunnel) -> None:
         """Make the socket as it was before a connect. For the socket's thread."""
@@ -245,7 +247,9 @@ class Connecting(Generic[_SocketT]):
         assert self._attempt is not None
         if self._attempt.error is None:
             self._socket._connecting.pop(self._attempt.tunnel, None)
-        elif self._untold:
+            return
+        self._socket._failed.append(self._attempt.tunnel)
+        if self._untold:
             logger.error("%s: cannot connect: %s", self.addr, self._attempt.error)
 
     @property
@@ -309,7 +313,9 @@ class PendingConnect(asyncio.Future[None], Connecting[_SocketT]):
 
     def on_done(self) -> None:
         """Bring the outcome to the event loop. Called by the attempt's thread."""
-        if not self.failed:
+        if self.failed:
+            self._socket._failed.append(self._attempt.tunnel)
+        else:
             super().on_done()
         try:
             self.get_loop().call_soon_threadsafe(self._settle)

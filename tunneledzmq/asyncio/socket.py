@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -32,10 +33,13 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
 
     # What `connect` returned, while it is under way. Nothing else need keep it.
     _connecting: dict[Tunnel, Connecting[Any]]
+    # What has failed of it, and is perhaps still to be undone.
+    _failed: deque[Tunnel]
 
     def _begin(self) -> None:
         super()._begin()
         self._connecting = {}
+        self._failed = deque()
 
     @property
     def tunnels(self) -> list[Tunnel]:
@@ -121,7 +125,7 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
         self._connecting.pop(tunnel, None)
         if tunnel._closing is not None:
             return  # undone, disconnected or closed before
-        self._tunnels.pop(tunnel, None)
+        self._tunnels.discard(tunnel)
         with suppress(zmq.ZMQError):
             # What was sent to this peer alone has nowhere to go, and must not keep term() waiting.
             linger = self.get(zmq.LINGER)
@@ -134,9 +138,8 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
 
     def _undo_failed(self) -> None:
         """Undo what failed while no event loop was there to do it."""
-        for tunnel, connecting in list(self._connecting.items()):
-            if connecting.failed:
-                self._undo(tunnel)
+        while self._failed:
+            self._undo(self._failed.popleft())
 
 
 add_twin(PlainSocket, TunneledSocket)
