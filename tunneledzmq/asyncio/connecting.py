@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
@@ -39,6 +39,9 @@ _CONNECT_TIMEOUT = 10.0
 # Seconds that it waits for what libzmq has to send, once it can; and looks at which nothing moved.
 _SETTLE_TIMEOUT = 1.0
 _SETTLED = 4
+
+# Seconds between two looks.
+_LOOK = 0.02
 
 
 class Attempt:
@@ -85,22 +88,23 @@ class Attempt:
                 return
         callback()
 
-    def finish(self) -> None:
+    def ending(self) -> Iterator[None]:
         """Wait for the login if messages may wait for it, as they would for a TCP connect."""
         closing = self.tunnel._closing
         linger = self._linger() if closing is None else closing.linger
         if linger and not (closing and closing.at_once):
-            seconds = (self.tunnel._options.connect_timeout or _CONNECT_TIMEOUT) + _EXIT_TIMEOUT
-            with suppress(RuntimeError):
-                self._thread.join(min(seconds, linger / 1000) if linger > 0 else seconds)
+            seconds = _connect_timeout(self.tunnel) + _EXIT_TIMEOUT
+            yield from self._joining(min(seconds, linger / 1000) if linger > 0 else seconds)
         if not self.done:
-            self.give_up(_EXIT_TIMEOUT)
+            self.tunnel._cut()
+            yield from self._joining(_EXIT_TIMEOUT)  # it may be starting a gateway just now
+        elif self.error is None:
+            yield from _settle(self.tunnel)
 
-    def give_up(self, timeout: float) -> None:
-        """Close the tunnel and wait for the thread, which may be starting a gateway just now."""
-        self.tunnel._cut()
-        with suppress(RuntimeError):  # it has not been started yet
-            self._thread.join(timeout)
+    def _joining(self, seconds: float) -> Iterator[None]:
+        end = time.monotonic() + seconds
+        while self._thread.is_alive() and time.monotonic() < end:
+            yield
 
     def _run(self) -> None:
         try:
@@ -135,36 +139,55 @@ def _note_drain(tunnel: Tunnel) -> None:
         _draining[tunnel] = os.getpid()
 
 
-def _drain(tunnel: Tunnel) -> None:
+def _connect_timeout(tunnel: Tunnel) -> float:
+    return tunnel._options.connect_timeout or _CONNECT_TIMEOUT
+
+
+def _drain(tunnel: Tunnel) -> Iterator[None]:
     """Wait for what libzmq would have handed to the kernel by now, had it been a TCP connect."""
     start = time.monotonic()
-    seconds = tunnel._options.connect_timeout or _CONNECT_TIMEOUT
+    seconds = _connect_timeout(tunnel)
     while tunnel.state != "closed" and time.monotonic() < start + seconds:
-        time.sleep(0.01)
+        yield
         if tunnel._opened and seconds > _EXIT_TIMEOUT:
             start, seconds = time.monotonic(), _EXIT_TIMEOUT
 
 
-def _settle(tunnel: Tunnel) -> None:
+def _settle(tunnel: Tunnel) -> Iterator[None]:
     """Wait until libzmq has handed over what it has, now that it can; nobody terminates it."""
     end = time.monotonic() + _SETTLE_TIMEOUT
     stats, still = tunnel.stats(), 0
     while still < _SETTLED and time.monotonic() < end:
-        time.sleep(0.02)
+        yield
         before, stats = stats, tunnel.stats()
         still = still + 1 if stats.connections_total and stats == before else 0
 
 
 def _at_exit() -> None:
-    """Leave no half-started gateway: a daemon thread stops where it is when the program ends."""
-    for attempt, pid in list(_running.items()):
-        if pid == os.getpid():
-            attempt.finish()
-            if attempt.error is None:
-                _settle(attempt.tunnel)
-    for tunnel, pid in list(_draining.items()):
-        if pid == os.getpid():
-            _drain(tunnel)
+    """Leave no half-started gateway: a daemon thread stops where it is when the program ends.
+
+    All connects are waited for at the same time, and no longer than for the slowest of them.
+    """
+    mine = os.getpid()
+    attempts = [attempt for attempt, pid in list(_running.items()) if pid == mine]
+    waiting = [attempt.ending() for attempt in attempts]
+    drained: set[Tunnel] = set()
+    slowest = max(
+        map(_connect_timeout, [*_draining, *(each.tunnel for each in attempts)]), default=0
+    )
+    end = time.monotonic() + slowest + 2 * _EXIT_TIMEOUT + _SETTLE_TIMEOUT
+    while time.monotonic() < end:
+        waiting = [each for each in waiting if next(each, "ended") is None]
+        # What has ended just now may be one of those.
+        draining = [tunnel for tunnel, pid in list(_draining.items()) if pid == mine]
+        waiting += [_drain(tunnel) for tunnel in draining if tunnel not in drained]
+        drained.update(draining)
+        if not waiting:
+            return
+        time.sleep(_LOOK)
+    for attempt in attempts:
+        if not attempt.done:
+            attempt.tunnel._cut()
 
 
 atexit.register(_at_exit)
