@@ -128,8 +128,13 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         if connected is not None:
             return self._connect_again(connected, text)
         tunnel = Tunnel(str(way.remote), way.options, way.local or "", pace=way.pace)
-        self._open(tunnel)
-        return self._connect_through(tunnel, text)
+        try:
+            self._open(tunnel)
+            return self._connect_through(tunnel, text)
+        except BaseException:
+            if tunnel.state not in ("closing", "closed"):
+                tunnel._cut()  # Ctrl-C in between
+            raise
 
     def _open(self, tunnel: Tunnel) -> None:
         if is_green():
@@ -217,14 +222,18 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
     def _connect_through(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
         try:
             manager = self._connect_directly(tunnel.local)
+            self._tunnels.add(tunnel, addr)
+            manager.addr = addr
+            return manager
         except BaseException as exc:
-            tunnel._cut()
+            self._tunnels.discard(tunnel)
             if isinstance(exc, zmq.ZMQError):  # closed by another thread meanwhile
                 exc.strerror = exc.strerror.replace(repr(tunnel.local), repr(addr))
+            else:
+                with suppress(zmq.ZMQError):
+                    self._disconnect_directly(tunnel.local)
+            tunnel._cut()
             raise
-        self._tunnels.add(tunnel, addr)
-        manager.addr = addr
-        return manager
 
     def _connected(self, addr: str, way: _Way) -> Tunnel | None:
         """Return the tunnel that makes another connect a no-op to libzmq, if there is one."""

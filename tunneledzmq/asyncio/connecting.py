@@ -11,7 +11,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
@@ -66,19 +65,20 @@ class Attempt:
 
         # Mutex for the state below.
         self._lock = threading.Lock()
+        self._taken = False
         self.done = False
         # The program's event loop and sockets must not live on for them.
         self._callbacks: list[weakref.WeakMethod[Callable[[], None]]] = []
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread. Where that fails, the attempt is to be given up."""
         _running[self] = os.getpid()
-        try:
-            self._thread.start()
-        except RuntimeError:  # there are too many
-            self.tunnel._cut()
-            self._run()
-            raise
+        self._thread.start()
+
+    def give_up(self) -> None:
+        """Close the tunnel, also if there is no thread to do it. Never waits."""
+        self.tunnel._cut()
+        self._run()
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Have a method called at the end, on any thread, as long as its object lives."""
@@ -107,6 +107,10 @@ class Attempt:
             yield
 
     def _run(self) -> None:
+        with self._lock:
+            if self._taken:
+                return
+            self._taken = True
         try:
             self._pool.finish(self.tunnel)
         except BaseException as exc:

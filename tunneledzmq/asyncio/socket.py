@@ -88,18 +88,31 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
         if connected is not None:
             connecting = self._connecting.get(connected)
             return connecting or Connecting(self._connect_again(connected, text))
+        linger = self._linger_of(weakref.ref(self))
         pool = self._pool
-        tunnel = pool.begin(*way)
-        attempt = Attempt(pool, tunnel, self._linger_of(weakref.ref(self)))
+        tunnel = Tunnel(str(way.remote), way.options, way.local or "", pace=way.pace)
+        attempt: Attempt | None = None
+        try:
+            pool.begin(tunnel)
+            attempt = Attempt(pool, tunnel, linger)
+            return self._start(attempt, text)
+        except BaseException:  # no thread to be had, Ctrl-C
+            if tunnel._listener is not None:
+                self._undo(tunnel)
+                (attempt or Attempt(pool, tunnel, linger)).give_up()
+            raise
+
+    def _start(self, attempt: Attempt, addr: str) -> Connecting[Self]:
         attempt.start()
-        manager = self._connect_through(tunnel, text)
+        manager = self._connect_through(attempt.tunnel, addr)
+        connecting: Connecting[Self]
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             connecting = Connecting(manager, attempt)
         else:
             connecting = PendingConnect(manager, attempt, loop)
-        self._connecting[tunnel] = connecting
+        self._connecting[attempt.tunnel] = connecting
         attempt.when_done(connecting.on_done)
         return connecting
 
