@@ -13,6 +13,8 @@ UNIX = {
     "faults/test_scale.py": "imports resource; counts descriptors and threads by /proc",
     "gateway/config/test_config.py": "imports pwd; compares with ssh -G",
     "gateway/config/test_random_config.py": "imports pwd; compares with ssh -G",
+    "gateway/openssh/test_process.py": "imports fcntl; it is about backend='openssh'",
+    "gateway/reach/test_shell.py": "takes sh, its signals, and /proc",
     "handles/test_local_leg.py": "about Unix sockets' buffers, by /proc",
     "integration": "takes network namespaces",
     "shared/test_directory.py": "modes and owners of directories, paths of Unix sockets",
@@ -23,6 +25,7 @@ UNIX = {
     "test_openssh_backend.py": "Python has no Unix sockets there, and so the backend is an error",
     "test_prompts.py": "imports termios",
     "test_run.py": "signals to the program, os.exec",
+    "test_surroundings.py": "runs env, sh and ps; reads /proc",
     "unchanged": "takes network namespaces",
 }
 """Files and folders of the suite that are not collected there, and why."""

@@ -38,8 +38,7 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
 
     def _begin(self) -> None:
         super()._begin()
-        self._connecting = {}
-        self._failed = deque()
+        self._connecting, self._failed = {}, deque()
 
     @property
     def tunnels(self) -> list[Tunnel]:
@@ -69,10 +68,10 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
 
         Returns:
             What can be awaited: it waits until the SSH session is up, or raises why there is none
-            (`TunnelError`); cancelling that undoes the connect. A failure that nobody awaits is
-            told to the loop's exception handler, or logged where there is no loop. It is also a
-            context manager, with ``with`` as with ``async with`` (which awaits it): it disconnects
-            `addr` in the end.
+            (`TunnelError`); cancelling that undoes the connect. A failure that nobody has awaited
+            when this is forgotten is told to the loop's exception handler, as asyncio does, or
+            logged where there is no loop. It is also a context manager, with ``with`` as with
+            ``async with`` (which awaits it): it disconnects `addr` in the end.
 
         Raises:
             TunnelError: there is no listener for the local leg.
@@ -86,34 +85,37 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
         self._undo_failed()
         connected = self._connected(text, way)
         if connected is not None:
-            connecting = self._connecting.get(connected)
-            return connecting or Connecting(self._connect_again(connected, text))
+            again = self._connecting.get(connected)
+            if again is not None and again.under_way:
+                return again
+            return Connecting(self._connect_again(connected, text))
         linger = self._linger_of(weakref.ref(self))
         pool = self._pool
         tunnel = Tunnel(str(way.remote), way.options, way.local or "", pace=way.pace)
         attempt: Attempt | None = None
         try:
             pool.begin(tunnel)
-            attempt = Attempt(pool, tunnel, linger)
+            attempt = Attempt(pool, tunnel, linger, self._failed)
             return self._start(attempt, text)
         except BaseException:  # no thread to be had, Ctrl-C
             if tunnel._listener is not None:
                 self._undo(tunnel)
-                (attempt or Attempt(pool, tunnel, linger)).give_up()
+                (attempt or Attempt(pool, tunnel, linger, self._failed)).give_up()
             raise
 
     def _start(self, attempt: Attempt, addr: str) -> Connecting[Self]:
         attempt.start()
         manager = self._connect_through(attempt.tunnel, addr)
-        connecting: Connecting[Self]
-        try:
+        loop: asyncio.AbstractEventLoop | None = None
+        with suppress(RuntimeError):
             loop = asyncio.get_running_loop()
-        except RuntimeError:
+        connecting: Connecting[Self]
+        if loop is None:
             connecting = Connecting(manager, attempt)
         else:
             connecting = PendingConnect(manager, attempt, loop)
         self._connecting[attempt.tunnel] = connecting
-        attempt.when_done(connecting.on_done)
+        attempt.when_done(connecting.on_done, loop)
         return connecting
 
     @staticmethod
@@ -150,7 +152,7 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
         tunnel._cut()
 
     def _undo_failed(self) -> None:
-        """Undo what failed while no event loop was there to do it."""
+        """Undo what failed, where no event loop has done it yet."""
         while self._failed:
             self._undo(self._failed.popleft())
 
