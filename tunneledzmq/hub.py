@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
@@ -25,17 +26,21 @@ def open_beside(pool: GatewayPool, tunnel: Tunnel) -> None:
         BaseException: what the greenlet is interrupted with (`gevent.Timeout`, its end); the tunnel
             is given up.
     """
-    gevent: Any = sys.modules["gevent"]
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is not None and monkey.is_module_patched("threading"):
         pool.open(tunnel)  # what blocks there are greenlets
         return
+    threadpool: Any = importlib.import_module("gevent.threadpool")
+    # The hub's own has but a few threads, which look up names for all greenlets.
+    threads = threadpool.ThreadPool(1)
     try:
-        error = gevent.get_hub().threadpool.apply(_open, (pool, tunnel))
+        error = threads.apply(_open, (pool, tunnel))
     except BaseException:
         if tunnel.state != "closed":
             tunnel._cut()
         raise
+    finally:
+        threads.maxsize = 0  # its thread ends, when it is through
     if error is not None:
         raise error
 
