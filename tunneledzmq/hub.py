@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import Any
 
@@ -26,13 +25,14 @@ def open_beside(pool: GatewayPool, tunnel: Tunnel) -> None:
         BaseException: what the greenlet is interrupted with (`gevent.Timeout`, its end); the tunnel
             is given up.
     """
+    gevent: Any = sys.modules["gevent"]
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is not None and monkey.is_module_patched("threading"):
         pool.open(tunnel)  # what blocks there are greenlets
         return
-    threadpool: Any = importlib.import_module("gevent.threadpool")
-    # The hub's own has but a few threads, which look up names for all greenlets.
-    threads = threadpool.ThreadPool(1)
+    # The hub's own pool has but a few threads, which look up names for all greenlets.
+    hub = gevent.get_hub()
+    threads = hub.threadpool_class(1, hub=hub)
     try:
         error = threads.apply(_open, (pool, tunnel))
     except BaseException:
