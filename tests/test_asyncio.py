@@ -971,6 +971,40 @@ def test_what_was_sent_arrives_though_the_program_ends_before_the_session_is_up(
     collector.wait_for(messages=500)
 
 
+@pytest.mark.parametrize("end", ["", "sock.close()"], ids=["left open", "closed"])
+def test_the_end_of_the_program_waits_for_all_connects_at_once(
+    end: str, openssh: OpenSSHServer
+) -> None:
+    """Though what they are to send has nowhere to go."""
+    output = run_program(
+        f"""
+        import asyncio, os, time
+        from tunneledzmq.asyncio import TunneledContext, connecting
+
+        ctx = TunneledContext()
+        socks = []
+
+        async def main():
+            for _ in range(20):
+                sock = ctx.socket(zmq.PUSH)
+                sock.connect(addr, ssh=options)
+                await sock.send(b"hello")
+                socks.append(sock)
+                {end}
+
+        asyncio.run(main())
+        started = time.monotonic()
+        connecting._at_exit()
+        print(time.monotonic() - started, flush=True)
+        os._exit(0)
+        """,
+        options=arguments_for(openssh),
+        addr=f"tcp://127.0.0.1:{free_port()}",
+        timeout=90,
+    )
+    assert float(output) < 16  # as long as for one of them
+
+
 @pytest.mark.parametrize("server", ["silent", "openssh"])
 def test_a_program_that_is_killed_while_it_connects_leaves_nothing(
     server: str, silent: SilentPort, openssh: OpenSSHServer, echo: Peer, gateways: Gateways

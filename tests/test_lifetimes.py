@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import threading
@@ -14,7 +15,9 @@ from typing import Any
 import psutil
 import pytest
 import zmq
+import zmq.asyncio
 
+import tunneledzmq.asyncio
 from tests.logins import Server, arguments_for
 from tests.peers import Peer, free_port, numbered, round_trip
 from tests.polling import wait_until
@@ -306,3 +309,40 @@ def test_what_a_shadow_has_connected_goes_with_the_socket(
     assert len(sock.tunnels) == 1
     sock.close()
     wait_until(lambda: not gateways())
+
+
+@pytest.mark.parametrize("how", ["close", "collect"])
+@pytest.mark.parametrize("kind", [zmq.Context, zmq.asyncio.Context])
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_a_shadow_of_pyzmqs_socket_has_connected_goes_with_it(
+    kind: Any, how: str, twice: bool, openssh_options: SSHOptions, echo: Peer
+) -> None:
+    with kind() as plain:
+        sock = plain.socket(zmq.DEALER)
+        sock.linger = 0
+        shadow = TunneledSocket(zmq.Socket(sock) if twice else sock)
+        shadow.connect(echo.address, ssh=openssh_options)
+        tunnel = shadow.tunnels[0]
+        if how == "close":
+            sock.close()
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                del sock, shadow
+                gc.collect()
+        wait_until(lambda: tunnel.state == "closed")
+
+
+def test_what_a_twin_that_shadows_a_socket_has_connected_goes_with_it(
+    openssh_options: SSHOptions, echo: Peer
+) -> None:
+    async def main(shadow: tunneledzmq.asyncio.TunneledSocket) -> None:
+        await shadow.connect(echo.address, ssh=openssh_options)
+
+    with TunneledContext() as ctx:
+        sock = ctx.socket(zmq.REQ)
+        shadow = tunneledzmq.asyncio.TunneledSocket(sock)
+        asyncio.run(main(shadow))
+        tunnel = shadow.tunnels[0]
+        sock.close()
+        wait_until(lambda: tunnel.state == "closed")

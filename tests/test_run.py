@@ -382,6 +382,39 @@ def test_a_wrong_command_line(words: list[str]) -> None:
     assert "usage: tunneledzmq run --ssh SERVER" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import tunneledzmq, zmq",
+        "import zmq, tunneledzmq",
+        "import tunneledzmq.asyncio, zmq",
+        "import zmq.asyncio, tunneledzmq.asyncio, zmq",
+        "from tunneledzmq.handles import pool; import zmq",
+    ],
+)
+def test_a_program_may_use_this_package(openssh: OpenSSHServer, echo: Peer, imports: str) -> None:
+    """Whichever of the two it imports first."""
+    source = f"{imports}; import sys\n{ASK}"
+    output, _ = run(openssh, "--", sys.executable, "-c", source, echo.address)
+    assert output == "hello 1\n"
+
+
+def test_a_program_that_uses_a_package_that_cannot_begin_has_no_zmq_either(
+    openssh: OpenSSHServer,
+) -> None:
+    source = """
+import sys
+sys.modules["tunneledzmq.run.child"] = None
+for name in ("tunneledzmq", "tunneledzmq", "zmq"):
+    try:
+        __import__(name)
+    except ImportError as exc:
+        print(exc)
+"""
+    output, _ = run(openssh, "--", sys.executable, "-c", source)
+    assert output.count("tunneledzmq run: no zmq, since it cannot be tunnelled in") == 3
+
+
 @pytest.mark.parametrize("words", [[], ["--"]])
 def test_a_program_that_is_not_named_is_named_alone(words: list[str]) -> None:
     command = [sys.executable, "-m", "tunneledzmq", "run", "--ssh", "me@bastion", *words]
