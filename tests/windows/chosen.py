@@ -13,6 +13,7 @@ UNIX = {
     "faults/test_scale.py": "imports resource; counts descriptors and threads by /proc",
     "gateway/config/test_config.py": "imports pwd; compares with ssh -G",
     "gateway/config/test_random_config.py": "imports pwd; compares with ssh -G",
+    "gateway/openssh/test_forwarder.py": "about backend='openssh', and paths of Unix sockets",
     "handles/test_local_leg.py": "about Unix sockets' buffers, by /proc",
     "integration": "takes network namespaces",
     "shared/test_directory.py": "modes and owners of directories, paths of Unix sockets",
@@ -23,6 +24,7 @@ UNIX = {
     "test_openssh_backend.py": "Python has no Unix sockets there, and so the backend is an error",
     "test_prompts.py": "imports termios",
     "test_run.py": "signals to the program, os.exec",
+    "test_surroundings.py": "runs env; locales, and paths of Unix sockets",
     "unchanged": "takes network namespaces",
 }
 """Files and folders of the suite that are not collected there, and why."""
