@@ -86,6 +86,7 @@ UNUSUAL = {
         "test_passed_over",
         "test_prompts",
         "test_certificate",
+        "test_surroundings",
     },
     "threads": {"test_connect", "test_lifetimes", "test_ordinary_life"},
 }
