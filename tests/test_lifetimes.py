@@ -15,6 +15,7 @@ import psutil
 import pytest
 import zmq
 
+from tests.deadline import ending
 from tests.logins import Server, arguments_for
 from tests.peers import Peer, free_port, numbered, round_trip
 from tests.polling import wait_until
@@ -203,6 +204,21 @@ def test_a_finite_linger_is_obeyed(
         ctx.term()
     # What was written before is still offered for a few seconds, as the kernel would.
     wait_until(lambda: not gateways(), timeout=8)
+
+
+@pytest.mark.parametrize("term", [True, False], ids=["term", "no term"])
+def test_a_finite_linger_is_obeyed_over_tcp(
+    term: bool, openssh_options: SSHOptions, remote: Remote, gateways: Gateways
+) -> None:
+    """The kernel does not tell there that libzmq has closed, while what it wrote is unread."""
+    with ending(TunneledContext()) as ctx:
+        sock = ctx.socket(zmq.PUSH)
+        sock.connect(remote("stalled").address, ssh=openssh_options, local="tcp://127.0.0.1:*")
+        flood(sock)
+        sock.close(linger=1000)
+        if term:
+            ctx.term()
+        wait_until(lambda: not gateways(), timeout=15)
 
 
 def test_closing_with_nothing_pending_takes_no_time(
