@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import selectors
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tests.polling import wait_until
 from tests.programs import run_program, start_program
 from tests.sshd import OpenSSHServer
 from tunneledzmq import GatewayError, SSHOptions, TunneledContext
+from tunneledzmq.shared.system import polling
 
 pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="it is about Windows")
 
@@ -129,6 +131,31 @@ def test_a_gateway_that_was_terminated_is_replaced(
     sock.rcvtimeo = 20_000
     round_trip(sock)
     assert local_port(sock) == before
+
+
+def test_a_socket_that_is_registered_during_a_look_is_not_overlooked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another thread may do so, while the list for WSAPoll is made of what there is."""
+    asked = polling._asked
+
+    def register_another(events: int) -> int:
+        monkeypatch.setattr(polling, "_asked", asked)
+        selector.register(second, selectors.EVENT_READ)
+        return int(asked(events))
+
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(2)]
+        (first, _), (second, far) = pairs
+        for sock in (*pairs[0], *pairs[1]):
+            stack.enter_context(sock)
+        selector = polling.make_selector()
+        selector.register(first, selectors.EVENT_READ)
+        monkeypatch.setattr(polling, "_asked", register_another)
+        selector.select(0)
+        far.send(b"x")
+        assert [key.fileobj for key, _ in selector.select(5)] == [second]
+        selector.close()
 
 
 @pytest.mark.timeout(240)
