@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +23,9 @@ from tests.polling import wait_for_end, wait_until
 from tests.programs import ObedientProgram
 from tests.sshd import OpenSSHServer, generate_key
 from tunneledzmq.shared import directory
+
+KILLED = "exit status 15" if sys.platform == "win32" else "killed by signal 9"
+"""What a program is told of a gateway that was killed."""
 
 
 def kill_session(server: OpenSSHServer) -> None:
@@ -67,12 +69,12 @@ def stopped(*processes: psutil.Process) -> Iterator[None]:
     """Stop processes, and let them go on after the body."""
     try:
         for process in processes:
-            process.send_signal(signal.SIGSTOP)
+            process.suspend()
         yield
     finally:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGCONT)
+                process.resume()
 
 
 def wait_until_blocked(program: subprocess.Popen[str] | ObedientProgram) -> None:

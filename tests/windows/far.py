@@ -14,12 +14,20 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing.managers import BaseManager, BaseProxy
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 WHERE = "TUNNELEDZMQ_FAR_SIDE"
 """The variable that tells where they are made: a port, and the secret that opens it."""
 
-KINDS = ("OpenSSHServer", "Peer")
+KINDS = ("OpenSSHServer", "Peer", "Relay")
+
+
+class Session(NamedTuple):
+    """A process on Linux, as `psutil.Process` tells it from others."""
+
+    pid: int
+    create_time: float
 
 
 class Far(BaseProxy):
@@ -49,10 +57,12 @@ class Near:
     alive: list[Near] = []  # noqa: RUF012
 
     def __init__(self, kind: str, args: Any, kwargs: Any) -> None:
+        from tests.faults.injection import Relay
         from tests.peers import Peer
         from tests.sshd import OpenSSHServer
 
-        self._thing: Any = {"OpenSSHServer": OpenSSHServer, "Peer": Peer}[kind](*args, **kwargs)
+        kinds = {kind.__name__: kind for kind in (OpenSSHServer, Peer, Relay)}
+        self._thing: Any = kinds[kind](*args, **kwargs)
         Near.alive.append(self)
 
     def call(self, name: str, args: Any, kwargs: Any) -> tuple[bool, Any]:
@@ -60,7 +70,10 @@ class Near:
         value = getattr(self._thing, name)
         if args is None:
             return (True, None) if callable(value) else (False, value)
-        return True, value(*args, **kwargs)
+        answer = value(*args, **kwargs)
+        if name == "sessions":
+            answer = [Session(process.pid, process.create_time()) for process in answer]
+        return True, answer
 
     def end(self) -> None:
         """End it."""
@@ -108,3 +121,11 @@ def take_over() -> None:
 
     peers.Peer = partial(make, "Peer")  # type: ignore[assignment,misc]
     sshd.OpenSSHServer = partial(make, "OpenSSHServer")  # type: ignore[assignment,misc]
+    from tests.faults import injection
+
+    injection.Relay = _relay  # type: ignore[assignment,misc]
+
+
+def _relay(server: Any) -> Any:
+    names = ("host", "port", "user", "keyfile", "authorized_keys", "known_hosts")
+    return make("Relay", SimpleNamespace(**{name: getattr(server, name) for name in names}))
