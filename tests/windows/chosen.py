@@ -23,7 +23,6 @@ UNIX = {
     "test_namespaces.py": "takes network namespaces",
     "test_openssh_backend.py": "Python has no Unix sockets there, and so the backend is an error",
     "test_prompts.py": "imports termios",
-    "test_run.py": "signals to the program, os.exec",
     "test_surroundings.py": "runs env; locales, and paths of Unix sockets",
     "unchanged": "takes network namespaces",
 }

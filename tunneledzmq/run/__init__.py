@@ -14,7 +14,7 @@ from types import FrameType
 from ..arguments import add_ssh_arguments, ssh_fields
 from ..options import SSHOptions
 from ..shared.directory import RuntimeDirectory
-from ..shared.system.process import become
+from ..shared.system.process import become, exit_status
 from .report import summary
 from .settings import Settings, environment
 
@@ -42,7 +42,7 @@ examples:
 # What is meant for the program, and sent to us.
 _FORWARDED = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 # What a terminal sends to both.
-_LEFT_TO_IT = ("SIGINT", "SIGQUIT")
+_LEFT_TO_IT = ("SIGINT", "SIGQUIT", "SIGBREAK")
 
 
 def main(argv: list[str]) -> int:
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
         with suppress(OSError):  # not for SIGKILL
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
-    return status
+    return exit_status(status)
 
 
 def _run(command: list[str], env: dict[str, str]) -> int:
