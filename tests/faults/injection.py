@@ -21,7 +21,7 @@ from tests.logins import Server
 from tests.peers import ROOT
 from tests.polling import wait_for_end, wait_until
 from tests.programs import ObedientProgram
-from tests.sshd import OpenSSHServer, generate_key
+from tests.sshd import OpenSSHServer
 from tunneledzmq.shared import directory
 
 KILLED = "exit status 15" if sys.platform == "win32" else "killed by signal 9"
@@ -45,10 +45,7 @@ def restart(server: OpenSSHServer) -> None:
 
 def change_host_key(server: OpenSSHServer) -> None:
     """Give the SSH server another host key, which it shows after its next start."""
-    key = Path(server.host_keys[0])
-    key.unlink()
-    Path(f"{key}.pub").unlink()
-    generate_key(key)
+    server.change_host_key()
 
 
 def kill_gateway(process: psutil.Process | None = None) -> None:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 
 from tests.peers import ROOT
+from tests.windows import console
 from tests.windows.chosen import FILES
 from tests.windows.far import WHERE, serve
 
@@ -24,6 +25,7 @@ IN_OUR_OWN = "TUNNELEDZMQ_OWN_NETWORK"
 
 def main(python: str, *arguments: str) -> int:
     """Run the tests; return pytest's exit status."""
+    console.PYTHON = python
     with serve() as where, tempfile.TemporaryDirectory(prefix="tz-windows-") as directory:
         temp = "Z:" + directory.replace("/", "\\")
         environment = {**os.environ, WHERE: where, "TEMP": temp, "TMP": temp}

@@ -1,7 +1,7 @@
-"""SSH servers and peers on Linux, for tests that run under Wine.
+"""SSH servers, their keys, links, peers and terminals on Linux, for tests that run under Wine.
 
-`serve` runs on Linux. On Windows, `OpenSSHServer` and `Peer` are made there, and whatever is asked
-of them is done there.
+`serve` runs on Linux. On Windows, what is one of `KINDS` is made there, and whatever is asked of it
+is done there.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing.managers import BaseManager, BaseProxy
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+
+from tests import peers, sshd
 
 WHERE = "TUNNELEDZMQ_FAR_SIDE"
 """The variable that tells where they are made: a port, and the secret that opens it."""
 
-KINDS = ("OpenSSHServer", "Peer", "Relay")
+KINDS = ("Console", "Keys", "OpenSSHServer", "Peer", "Relay")
 
 
 class Session(NamedTuple):
@@ -28,6 +31,19 @@ class Session(NamedTuple):
 
     pid: int
     create_time: float
+
+
+class Keys:
+    """What needs `ssh-keygen`."""
+
+    def generate(self, path: str, *args: str, **kwargs: str) -> None:
+        sshd.generate_key(Path(path), *args, **kwargs)
+
+    def fingerprint(self, keyfile: str) -> str:
+        return sshd.fingerprint(keyfile)
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
 
 
 class Far(BaseProxy):
@@ -60,8 +76,9 @@ class Near:
         from tests.faults.injection import Relay
         from tests.peers import Peer
         from tests.sshd import OpenSSHServer
+        from tests.windows.console import Console
 
-        kinds = {kind.__name__: kind for kind in (OpenSSHServer, Peer, Relay)}
+        kinds = {kind.__name__: kind for kind in (Console, Keys, OpenSSHServer, Peer, Relay)}
         self._thing: Any = kinds[kind](*args, **kwargs)
         Near.alive.append(self)
 
@@ -117,13 +134,23 @@ def make(kind: str, *args: Any, **kwargs: Any) -> Any:
 def take_over() -> None:
     """Have the tests' servers and peers made on Linux from now on."""
     assert sys.platform == "win32"
-    from tests import peers, sshd
-
     peers.Peer = partial(make, "Peer")  # type: ignore[assignment,misc]
     sshd.OpenSSHServer = partial(make, "OpenSSHServer")  # type: ignore[assignment,misc]
+    sshd.generate_key = _generate_key
+    sshd.fingerprint = lambda keyfile: make("Keys").fingerprint(_on_linux(keyfile))
     from tests.faults import injection
 
     injection.Relay = _relay  # type: ignore[assignment,misc]
+
+
+def _generate_key(path: Path, *args: str, **kwargs: str) -> Path:
+    make("Keys").generate(_on_linux(path), *args, **kwargs)
+    return path
+
+
+def _on_linux(path: str | Path) -> str:
+    """Return what a path is called there: Linux's files are on Windows's drive Z:."""
+    return os.path.abspath(path).removeprefix("Z:").replace("\\", "/")
 
 
 def _relay(server: Any) -> Any:
