@@ -31,6 +31,7 @@ from tests.figures import figures, pytest_terminal_summary  # noqa: F401
 from tests.leaks import nothing_left_behind, pytest_runtest_makereport  # noqa: F401
 from tests.logins import Server, options_for
 from tests.peers import Peer
+from tests.polling import PATIENCE
 from tests.sshd import SSHD, OpenSSHServer
 from tests.windows.chosen import UNIX
 from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
@@ -200,7 +201,7 @@ def openssh_options(openssh: OpenSSHServer) -> SSHOptions:
 class OwningContext(TunneledContext):
     """Holds its sockets until its end, so that a test need not close them.
 
-    They give up after 10 s instead of hanging.
+    They give up after 10 s, but for `PATIENCE`, instead of hanging.
     """
 
     _owned: list[TunneledSocket]
@@ -208,7 +209,7 @@ class OwningContext(TunneledContext):
     def __init__(self, **arguments: Any) -> None:
         self._owned = []
         super().__init__(**arguments)
-        self.rcvtimeo = self.sndtimeo = 10_000
+        self.rcvtimeo = self.sndtimeo = 10_000 * PATIENCE
 
     def socket(self, *args: Any, **kwargs: Any) -> Any:
         sock = super().socket(*args, **kwargs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +28,7 @@ from tests.faults.injection import (
 )
 from tests.logins import options_for
 from tests.peers import Peer, round_trip
-from tests.polling import wait_until
+from tests.polling import PATIENCE, wait_until
 from tests.sshd import OpenSSHServer
 from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
 
@@ -42,13 +41,8 @@ TRIES = 5
 
 
 def limit(seconds: float) -> float:
-    """How long a heal may take: a login with ssh starts processes and does more key exchange.
-
-    Under Wine it is not about speed.
-    """
-    if sys.platform == "win32":
-        return seconds * 10
-    return seconds * (2.5 if logins.defaults["backend"] == "openssh" else 1)
+    """How long a heal may take: a login with ssh starts processes and does more key exchange."""
+    return seconds * PATIENCE * (2.5 if logins.defaults["backend"] == "openssh" else 1)
 
 
 @pytest.fixture

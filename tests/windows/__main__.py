@@ -29,7 +29,8 @@ def main(python: str, *arguments: str) -> int:
     with serve() as where, tempfile.TemporaryDirectory(prefix="tz-windows-") as directory:
         temp = "Z:" + directory.replace("/", "\\")
         environment = {**os.environ, WHERE: where, "TEMP": temp, "TMP": temp}
-        command = [python, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-rs"]
+        command = [python, "-u", "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-rs"]
+        command += ["--timeout=240", "--durations=10"]  # Wine takes its time
         # Neither a file nor a terminal is what Windows's Python can have of Wine.
         with subprocess.Popen(
             [*command, *(arguments or FILES)],
