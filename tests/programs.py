@@ -88,7 +88,13 @@ def start_program(
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONFAULTHANDLER": "1",
+            # Of zmq.asyncio, about the usual loop of Windows: it has a thread of its own there.
+            "PYTHONWARNINGS": "ignore:Proactor event loop",
+        },
     )
 
 

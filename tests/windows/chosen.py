@@ -17,7 +17,6 @@ UNIX = {
     "handles/test_local_leg.py": "about Unix sockets' buffers, by /proc",
     "integration": "takes network namespaces",
     "shared/test_directory.py": "modes and owners of directories, paths of Unix sockets",
-    "test_asyncio.py": "imports uvloop",
     "test_check.py": "imports termios",
     "test_names.py": "imports pwd; takes accounts of Linux",
     "test_namespaces.py": "takes network namespaces",
