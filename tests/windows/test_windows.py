@@ -28,7 +28,7 @@ from tests.programs import run_program, start_program
 from tests.sshd import OpenSSHServer
 from tests.windows.agents import LIST, SIGN, agent_at, pageant
 from tunneledzmq import GatewayError, SSHAuthenticationError, SSHOptions, TunneledContext
-from tunneledzmq.shared.system import polling
+from tunneledzmq.shared.system import polling, ports
 
 pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="it is about Windows")
 
@@ -93,6 +93,20 @@ def test_an_endpoint_refuses_while_the_peer_is_away(
         wait_until(lambda: socket.create_connection(("127.0.0.1", local_port(sock))).close())
     with Peer("echo", port=port):
         round_trip(sock)
+
+
+def test_our_ports_are_not_shared() -> None:
+    """SO_REUSEADDR would let other users take connections of ours."""
+    claimed = ports.claim_port(("127.0.0.1", 0))
+    address = claimed.getsockname()
+    claimed.listen()
+    with socket.create_connection(address):
+        claimed = ports.stop_listening(claimed)
+    with claimed:
+        assert claimed.getsockname() == address
+        assert not claimed.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
 
 
 KILLED = """
