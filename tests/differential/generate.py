@@ -148,6 +148,8 @@ class _Draft:
         self._connect_pair(name, far)
 
     def _connect_pair(self, name: str, far: str) -> None:
+        if self._kind == "PAIR" and far in self._owed:
+            return  # which of two is first at a peer that comes, time decides
         if self._kind == "STREAM" or (self._kind == "ROUTER" and self._chance(0.3)):
             if (name, far) in self._connects:
                 return  # the routing ID is taken, perhaps still so after a disconnect
@@ -244,12 +246,10 @@ class _Draft:
     def _fill(self) -> None:
         """Send until it blocks, where nobody takes anything."""
         for name in self._open:
-            limits = dict(self._near[int(name[1:])].options)
             if (
                 self._kind in ("PUSH", "DEALER", "PAIR")
                 and not any(self._connects.get((name, far)) for far in self._up)
-                and limits.get("SNDHWM", 0)
-                and not limits.get("CONFLATE")
+                and self._option(name, "SNDHWM")
             ):
                 self._settle()
                 self._step(name, "fill", self._payload(name, 20))
@@ -362,6 +362,8 @@ class _Draft:
                 self._subscribe(self._any(ups))
 
     def _subscribe(self, name: str) -> None:
+        if name in self._topics and self._option(name, "CONFLATE"):
+            return  # it keeps one message upstream as well: which of several comes, time decides
         topics = self._topics.setdefault(name, [])
         if topics and self._chance(0.35):
             topic = self._any(topics)
@@ -437,6 +439,10 @@ class _Draft:
 
     def _connected(self, name: str) -> bool:
         return any(count for (near, _), count in self._connects.items() if near == name)
+
+    def _option(self, name: str, option: str) -> Any:
+        ends = {declared.name: declared for declared in (*self._near, *self._far)}
+        return ends[name].options.get(option)
 
     def _near_options(self, name: str) -> dict[str, Any]:
         options: dict[str, Any] = {}

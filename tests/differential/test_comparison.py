@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from itertools import count
 from typing import Any
 
 import pytest
@@ -323,6 +325,25 @@ def test_what_plain_tcp_does_otherwise_when_connects_take_time_is_no_difference(
     assert "f0 from n0: direct 1 messages, tunnelled 0" in verdict.found[0]
 
 
+@pytest.mark.parametrize(
+    ("odd_one", "outcome"), [(None, "different"), (1, "discarded"), (9, "discarded")]
+)
+def test_what_plain_tcp_does_otherwise_now_and_then_is_no_difference(
+    seen: Seen, odd_one: int | None, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = deepcopy(seen)
+    other.results[-1] = "hangs"
+    trial = Trial(PROGRAM, lambda _: Direct())
+    tries = count()
+
+    def direct(*_: object) -> Seen:
+        return other if next(tries) == odd_one else seen
+
+    monkeypatch.setattr(trial, "_direct", direct)
+    monkeypatch.setattr(trial, "_other", lambda *_: other)
+    assert trial.verdict().outcome == outcome
+
+
 def test_a_seed_is_a_program() -> None:
     assert str(generate(7)) == str(generate(7)) != str(generate(8))
 
@@ -334,6 +355,29 @@ def test_all_pairs_are_drawn() -> None:
         far.kind for program in programs for far in program.far
     }
     assert any(program.own_session for program in programs)
+
+
+def test_what_time_decides_is_not_drawn() -> None:
+    """Two PAIRs that wait for one peer; two messages where only one is kept."""
+    for program in map(generate, range(1000)):
+        up: set[str] = set()
+        waiting: dict[str, str] = {}
+        changes: Counter[str] = Counter()
+        for step in program.steps:
+            if step.do == "bind":
+                up.add(step.who)
+                waiting.pop(step.who, None)
+            elif step.do == "open":
+                up.add(step.who)
+            elif step.do == "close":
+                up.discard(step.who)
+            elif step.do == "connect" and step.who in up and step.args[0] not in up:
+                assert program.near[0].kind != "PAIR" or step.args[0] not in waiting, program
+                waiting[step.args[0]] = step.who
+            elif step.do in ("subscribe", "unsubscribe"):
+                changes[step.who] += 1
+        for near in program.near:
+            assert changes[near.name] <= 1 or not near.options.get("CONFLATE"), program
 
 
 @pytest.mark.timeout(180)

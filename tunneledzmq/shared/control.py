@@ -51,17 +51,18 @@ type        further members                                           meaning
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import queue
 import socket
 import threading
 from collections import deque
-from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 from .system import descriptors
+from .system.polling import takes
 
 __all__ = ["ControlChannel", "How", "Message"]
 
@@ -84,7 +85,8 @@ class How(str, Enum):
 class ControlChannel:
     """One end of the control pipe, over a connected stream socket.
 
-    Any thread may send, also from a finalizer; one thread receives.
+    Any thread may send, also from a finalizer, and none of them waits for the other end: that one
+    may wait to be received from itself. One thread receives.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -101,12 +103,17 @@ class ControlChannel:
         # Held by the one thread that empties the queue.
         self._sending = threading.Lock()
 
+    @property
+    def unsent(self) -> int:
+        """How many messages the other end has not taken yet."""
+        return self._outgoing.qsize()
+
     def fileno(self) -> int:
         """Return the descriptor to select on for :meth:`receive`."""
         return self._sock.fileno()
 
     def send(self, message: Message) -> None:
-        """Send `message`, unless the other end is gone, which :meth:`receive` tells.
+        """Send `message`, unless the other end is gone, which :meth:`receive` tells. Never waits.
 
         A socket under ``listener`` is sent as a descriptor, and closed here.
         """
@@ -115,16 +122,43 @@ class ControlChannel:
             message = {**message, "listener": descriptors.give(listener, self.peer)}
         line = json.dumps(message)
         self._outgoing.put((line.encode() + b"\n", listener))
-        while not self._outgoing.empty() and self._sending.acquire(blocking=False):
+        while self._empties_queue():
+            all_sent = True
             try:
-                self._send_queued()
+                all_sent = self._send_queued(wait=False)
+            finally:
+                if all_sent:
+                    self._sending.release()
+            if not all_sent:
+                self._send_rest_on_a_thread()
+
+    def _empties_queue(self) -> bool:
+        """Tell whether this thread is to do so; if so, it holds the lock."""
+        return not self._outgoing.empty() and self._sending.acquire(blocking=False)
+
+    def _send_rest_on_a_thread(self) -> None:
+        try:
+            # threading.Thread takes locks, which a finalizer must not.
+            _thread.start_new_thread(self._send_rest, ())
+        except RuntimeError:  # there are none left, or the interpreter ends
+            self._send_rest()
+
+    def _send_rest(self) -> None:
+        while True:
+            try:
+                self._send_queued(wait=True)
             finally:
                 self._sending.release()
+            if not self._empties_queue():
+                break
 
-    def _send_queued(self) -> None:
-        with suppress(queue.Empty):
-            while True:
-                self._send_now(*self._outgoing.get_nowait())
+    def _send_queued(self, *, wait: bool) -> bool:
+        """Send what is queued; tell whether that was possible without waiting."""
+        while not self._outgoing.empty():
+            if not wait and not takes(self._sock):
+                return False
+            self._send_now(*self._outgoing.get_nowait())
+        return True
 
     def _send_now(self, line: bytes, listener: socket.socket | None) -> None:
         try:
@@ -165,7 +199,7 @@ class ControlChannel:
     def finish(self) -> None:
         """Close this end when all messages are sent, those of other threads included."""
         with self._sending:
-            self._send_queued()
+            self._send_queued(wait=True)
             self._sock.close()
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .leg import AF_UNIX
 
-__all__ = ["SEES_END_BEHIND_DATA", "look_at", "make_selector", "sees_changes", "untaken"]
+__all__ = ["SEES_END_BEHIND_DATA", "look_at", "make_selector", "sees_changes", "takes", "untaken"]
 
 
 def sees_changes(selector: selectors.BaseSelector) -> bool:
@@ -133,6 +133,11 @@ if sys.platform == "win32":
         _poll(fds, 0)
         return bool(fds[0].revents & _ENDED), bool(fds[0].revents & _POLLIN)
 
+    def takes(sock: socket.socket) -> bool:
+        """Ask whether some kilobytes can be sent without waiting, or never can be."""
+        fds = (_PollFD * 1)(_PollFD(sock.fileno(), _POLLWRNORM, 0))
+        return sock.fileno() < 0 or _poll(fds, 0) > 0
+
 else:
     import select
 
@@ -153,6 +158,14 @@ else:
         poll.register(sock.fileno(), select.POLLIN | getattr(select, "POLLRDHUP", 0))
         [(_, events)] = poll.poll(0) or [(0, 0)]
         return bool(events & _GONE), bool(events & select.POLLIN)
+
+    def takes(sock: socket.socket) -> bool:
+        """Ask whether some kilobytes can be sent without waiting, or never can be."""
+        if sock.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
 
 
 def untaken(sock: socket.socket) -> int | None:
