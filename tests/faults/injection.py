@@ -18,7 +18,7 @@ import zmq
 
 from tests.leaks import gateways, masters, runtime_directories
 from tests.logins import Server
-from tests.peers import ROOT
+from tests.peers import ROOT, end_listening
 from tests.polling import wait_for_end, wait_until
 from tests.programs import ObedientProgram
 from tests.sshd import OpenSSHServer
@@ -199,7 +199,7 @@ def hostile_port(behave: Callable[[socket.socket], None]) -> Iterator[int]:
         try:
             yield listener.getsockname()[1]
         finally:
-            listener.shutdown(socket.SHUT_RDWR)
+            end_listening(listener)
             acceptor.join()
             for connection in connections:
                 with suppress(OSError):

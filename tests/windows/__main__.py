@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 
 from tests.peers import ROOT
 from tests.windows import console
@@ -26,9 +25,8 @@ IN_OUR_OWN = "TUNNELEDZMQ_OWN_NETWORK"
 def main(python: str, *arguments: str) -> int:
     """Run the tests; return pytest's exit status."""
     console.PYTHON = python
-    with serve() as where, tempfile.TemporaryDirectory(prefix="tz-windows-") as directory:
-        temp = "Z:" + directory.replace("/", "\\")
-        environment = {**os.environ, WHERE: where, "TEMP": temp, "TMP": temp}
+    with serve() as where:
+        environment = {**os.environ, WHERE: where}
         command = [python, "-u", "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-rs"]
         command += ["--timeout=240", "--durations=10"]  # Wine takes its time
         # Neither a file nor a terminal is what Windows's Python can have of Wine.

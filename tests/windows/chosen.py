@@ -33,5 +33,20 @@ FILES = (
     "tests/gateway/test_alive.py",
     "tests/gateway/test_clocks.py",
     "tests/gateway/test_redial.py",
+    "tests/faults/test_healing.py::test_traffic_resumes_within_a_second_of_a_killed_session",
+    "tests/faults/test_healing.py::test_traffic_resumes_within_a_second_of_the_servers_return",
+    "tests/faults/test_healing.py::test_a_silent_link_is_found",
+    "tests/faults/test_healing.py::test_a_gateway_that_was_stopped_for_a_while_loses_nothing",
+    "tests/test_lifetimes.py::test_the_gateway_goes_with_its_last_tunnel",
+    "tests/test_lifetimes.py::test_pending_messages_survive_without_term",
+    "tests/test_lifetimes.py::test_no_linger_waits_for_nothing",
+    "tests/test_lifetimes.py::test_a_finite_linger_is_obeyed",
+    "tests/test_lifetimes.py::test_term_waits_for_a_socket_that_lingers",
+    "tests/test_hops.py::test_messages_go_over_three_servers_in_a_row",
+    "tests/test_hops.py::test_nothing_is_left_after_the_program_is_killed",
+    "tests/test_asyncio.py::test_request_and_reply",
+    "tests/test_run.py::test_an_unchanged_program_connects_through_the_server",
+    "tests/test_run.py::test_so_do_the_python_processes_that_it_starts",
+    "tests/test_run.py::test_it_ends_as_the_program_does",
 )
-"""Those that CI runs there: what there is time for."""
+"""Those that CI runs there, files and tests: what there is time for."""

@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 from tests import peers, sshd
 
 WHERE = "TUNNELEDZMQ_FAR_SIDE"
-"""The variable that tells where they are made: a port, and the secret that opens it."""
+"""The variable that tells where they are made: a port, the secret for it, and a directory."""
 
 KINDS = ("Console", "Keys", "OpenSSHServer", "Peer", "Relay")
 
@@ -106,12 +107,16 @@ _Manager.register("make", Near, Far)
 
 @contextlib.contextmanager
 def serve() -> Iterator[str]:
-    """Make servers and peers for whoever is told what this yields, until the body ends."""
+    """Make servers and peers for whoever is told what this yields, until the body ends.
+
+    Its directory is for files that both see.
+    """
     secret = secrets.token_hex(16)
     server = _Manager(("127.0.0.1", 0), secret.encode()).get_server()
     threading.Thread(target=_serve, args=(server,), daemon=True).start()
     try:
-        yield f"{server.address[1]} {secret}"
+        with tempfile.TemporaryDirectory(prefix="tz-windows-") as directory:
+            yield f"{server.address[1]} {secret} {directory}"
     finally:
         for near in Near.alive:
             with contextlib.suppress(Exception):
@@ -125,7 +130,7 @@ def _serve(server: Any) -> None:
 
 def make(kind: str, *args: Any, **kwargs: Any) -> Any:
     """Make one of `KINDS` on Linux."""
-    port, secret = os.environ[WHERE].split()
+    port, secret, _ = os.environ[WHERE].split()
     manager = _Manager(("127.0.0.1", int(port)), secret.encode())
     manager.connect()
     return manager.make(kind, args, kwargs)  # type: ignore[attr-defined]
@@ -134,6 +139,7 @@ def make(kind: str, *args: Any, **kwargs: Any) -> Any:
 def take_over() -> None:
     """Have the tests' servers and peers made on Linux from now on."""
     assert sys.platform == "win32"
+    tempfile.tempdir = "Z:" + os.environ[WHERE].split()[2].replace("/", "\\")
     peers.Peer = partial(make, "Peer")  # type: ignore[assignment,misc]
     sshd.OpenSSHServer = partial(make, "OpenSSHServer")  # type: ignore[assignment,misc]
     sshd.generate_key = _generate_key
