@@ -33,7 +33,7 @@ from tests.logins import Server, options_for
 from tests.peers import Peer
 from tests.polling import PATIENCE
 from tests.sshd import SSHD, OpenSSHServer
-from tests.windows.chosen import UNIX
+from tests.windows.chosen import UNIX, UNIX_TESTS
 from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
 from tunneledzmq.demo.server import EmbeddedServer
 from tunneledzmq.handles import home as homes
@@ -122,11 +122,21 @@ def use_selector(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if sys.platform == "win32":
+        left_out = {f"tests/{name}" for name in UNIX_TESTS}
+        _deselect(config, items, {item for item in items if _name(item) in left_out})
     if config.getoption("all_combinations"):
         return
-    rare = {item for item in items if _is_rare(item)}
-    config.hook.pytest_deselected(items=list(rare))
-    items[:] = [item for item in items if item not in rare]
+    _deselect(config, items, {item for item in items if _is_rare(item)})
+
+
+def _deselect(config: pytest.Config, items: list[pytest.Item], unwanted: set[pytest.Item]) -> None:
+    config.hook.pytest_deselected(items=list(unwanted))
+    items[:] = [item for item in items if item not in unwanted]
+
+
+def _name(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
 
 
 def _is_rare(item: pytest.Item) -> bool:

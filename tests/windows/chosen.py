@@ -14,10 +14,12 @@ UNIX = {
     "gateway/config/test_config.py": "imports pwd; compares with ssh -G",
     "gateway/config/test_random_config.py": "imports pwd; compares with ssh -G",
     "gateway/openssh/test_forwarder.py": "about backend='openssh', and paths of Unix sockets",
+    "gateway/trust/test_certificate.py": "runs ssh-keygen",
     "handles/test_local_leg.py": "about Unix sockets' buffers, by /proc",
     "integration": "takes network namespaces",
     "shared/test_directory.py": "modes and owners of directories, paths of Unix sockets",
     "test_check.py": "imports termios",
+    "test_deadline.py": "about what SIGALRM interrupts",
     "test_names.py": "imports pwd; takes accounts of Linux",
     "test_namespaces.py": "takes network namespaces",
     "test_openssh_backend.py": "Python has no Unix sockets there, and so the backend is an error",
@@ -26,6 +28,16 @@ UNIX = {
     "unchanged": "takes network namespaces",
 }
 """Files and folders of the suite that are not collected there, and why."""
+
+UNIX_TESTS = {
+    "test_tunnels.py::test_the_local_leg_at_a_given_path": "a Unix socket",
+    "test_tunnels.py::test_a_context_may_have_a_local_leg_for_all": "a Unix socket",
+    "test_tunnels.py::test_a_local_port_that_is_taken_is_an_error": "libzmq's number of the error",
+    "test_tunnels.py::test_a_tcp_port_of_a_local_leg_is_kept_while_the_peer_is_down": (
+        "Windows denies access to a port that is kept, and does not call it in use"
+    ),
+}
+"""Tests of the other files that are left out there, and why."""
 
 FILES = (
     "tests/windows",
