@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
@@ -60,6 +60,29 @@ def test_the_gateway_goes_with_the_context(
         round_trip(sock)
         assert len(gateways()) == 1
     wait_until(lambda: not gateways(), timeout=2)
+
+
+def test_a_peer_that_sends_and_takes_nothing_keeps_no_tunnel(
+    ctx: TunneledContext, options: SSHOptions, gateways: Gateways
+) -> None:
+    """After LINGER no more is owed than what is on its way, and what the peer sends is no news."""
+    plain: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    far = plain.socket(zmq.DEALER)
+    far.linger, far.rcvhwm, far.sndtimeo = 0, 1, 0
+    port = far.bind_to_random_port("tcp://127.0.0.1")
+    sock = ctx.socket(zmq.DEALER)
+    sock.connect(f"tcp://127.0.0.1:{port}", ssh=options)
+    flood(sock)
+    sock.close(linger=0)
+    ctx.term()
+
+    def telemetry() -> bool:
+        with suppress(zmq.Again):
+            far.send(b"reading")
+        return not gateways()
+
+    wait_until(telemetry, timeout=15, what="the gateway is gone")
+    plain.destroy(linger=0)
 
 
 @pytest.mark.parametrize("undo", ["close", "disconnect", "destroy"])

@@ -148,7 +148,8 @@ class _Draft:
         self._connect_pair(name, far)
 
     def _connect_pair(self, name: str, far: str) -> None:
-        if self._kind == "PAIR" and far in self._owed:
+        alike = self._far_kind == "ROUTER" and self._option(name, "ROUTING_ID")
+        if (alike or self._kind == "PAIR") and far in self._owed:
             return  # which of two is first at a peer that comes, time decides
         if self._kind == "STREAM" or (self._kind == "ROUTER" and self._chance(0.3)):
             if (name, far) in self._connects:
@@ -279,6 +280,8 @@ class _Draft:
             self._sent_to(name)
 
     def _request(self, name: str) -> None:
+        if not self._connected(name):
+            return  # a tunnel that was disconnected does not last for as long as that would take
         self._step(name, "send", None, self._parts(name))
         if self._chance(0.9):
             self._serve_all()

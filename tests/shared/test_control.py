@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from tests.polling import wait_until
+from tests.stepping import interrupted_at_line
 from tunneledzmq.gateway.records import RecordSender
 from tunneledzmq.shared.control import ControlChannel, Message
 from tunneledzmq.shared.system.descriptors import socketpair
 
 Ends = tuple[ControlChannel, ControlChannel]
 
-MANY = 5_000
+MANY = 2_000
 """Messages, more than any socket's buffers hold."""
 
 
@@ -34,7 +35,7 @@ def ends() -> Iterator[Ends]:
 def send_many(control: ControlChannel) -> None:
     start = time.monotonic()
     for number in range(MANY):
-        control.send({"type": "log", "number": number, "message": "x" * 300})
+        control.send({"type": "log", "number": number, "message": "x" * 3_000})
     assert time.monotonic() - start < 5
     assert control.unsent
 
@@ -134,6 +135,17 @@ def test_an_end_that_is_gone_is_no_error(ends: Ends) -> None:
     one.send({"type": "tick"})
 
 
+def test_an_end_that_is_closed_while_it_sends_is_no_error() -> None:
+    moment, met = 0, True
+    while met:
+        one, other = map(ControlChannel, socketpair())
+        met = interrupted_at_line(moment, lambda: one.send({"type": "tick"}), one.close)  # noqa: B023
+        one.close()
+        other.close()
+        moment += 1
+    assert moment > 15
+
+
 def test_where_there_are_no_threads_left_the_sender_waits(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +158,7 @@ def test_where_there_are_no_threads_left_the_sender_waits(
     receiving.start()
     monkeypatch.setattr("_thread.start_new_thread", none_left)
     for number in range(MANY):
-        one.send({"number": number, "message": "x" * 300})
+        one.send({"number": number, "message": "x" * 3_000})
     receiving.join(10)
     assert len(got) == MANY
 

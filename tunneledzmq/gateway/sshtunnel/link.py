@@ -58,6 +58,8 @@ class Link:
         self._output_start = 0
         self._output_end = 0
         self._waits_to_write = False
+        # Why nothing can be sent any more, which is told when all that has come is read.
+        self._lost: OSError | None = None
         # The thread that runs the pump; it sends when all that can be done at once is done.
         self._thread = 0
         # Called when the output falls below the low-water mark.
@@ -232,6 +234,8 @@ class Link:
         except (BlockingIOError, InterruptedError):
             return None
         if count == 0:
+            if self._lost is not None:
+                raise self._lost
             return False
         self.end += count
         self.last_received = time.monotonic()
@@ -252,10 +256,12 @@ class Link:
             while start < end:
                 start += self._sock.send(self._output[start:end])
                 self._unacknowledged = False
-        except BlockingIOError:
+        except (BlockingIOError, InterruptedError):
             pass
-        except BrokenPipeError:
-            start = end  # what has come before the end is read first, and tells of it
+        except OSError as exc:
+            start = end  # what has come before the end is read first
+            if not isinstance(exc, BrokenPipeError):
+                self._lost = exc
         if start < end:
             self._output_start = start
         else:

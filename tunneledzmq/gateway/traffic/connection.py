@@ -320,14 +320,18 @@ class Connection:
         if self._remote_eof:
             return  # as ssh does
         self.bytes_received += size
+        if self._discarding:
+            return  # nor does it count as progress: the peer may send for ever
         if self._pending or self._sock is None:
             self._pending += data
             return
         self.last_progress = time.monotonic()
-        taken = size if self._discarding else self._send(data)
+        taken = self._send(data)
         if taken < size:
             self._pending += data[taken:]
             self.update()
+        elif self._discarding:
+            self._close_if_done()
 
     def skip(self, size: int) -> None:
         """Drop data that is not for libzmq."""

@@ -135,8 +135,8 @@ if sys.platform == "win32":
 
     def takes(sock: socket.socket) -> bool:
         """Ask whether some kilobytes can be sent without waiting, or never can be."""
-        fds = (_PollFD * 1)(_PollFD(sock.fileno(), _POLLWRNORM, 0))
-        return sock.fileno() < 0 or _poll(fds, 0) > 0
+        number = sock.fileno()  # once: another thread may close it
+        return number < 0 or _poll((_PollFD * 1)(_PollFD(number, _POLLWRNORM, 0)), 0) > 0
 
 else:
     import select
@@ -161,10 +161,11 @@ else:
 
     def takes(sock: socket.socket) -> bool:
         """Ask whether some kilobytes can be sent without waiting, or never can be."""
-        if sock.fileno() < 0:
+        number = sock.fileno()  # once: another thread may close it
+        if number < 0:
             return True
         poll = select.poll()
-        poll.register(sock.fileno(), select.POLLOUT)
+        poll.register(number, select.POLLOUT)
         return bool(poll.poll(0))
 
 
