@@ -40,8 +40,8 @@ def main(python: str, *arguments: str) -> int:
         ) as process:
             assert process.stdout is not None
             try:
-                for line in process.stdout:
-                    sys.stdout.buffer.write(line.replace(b"\r\n", b"\n"))
+                while shown := process.stdout.read1():
+                    sys.stdout.buffer.write(shown.replace(b"\r", b""))
                     sys.stdout.buffer.flush()
                 return process.wait()
             finally:

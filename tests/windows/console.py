@@ -26,11 +26,15 @@ class Console:
 
     def __init__(self, source: str, *arguments: str) -> None:
         import pty
-        import tty
+        import termios
 
         self._seen = b""
         self._terminal, end = pty.openpty()
-        tty.setraw(end)  # what is typed is for Windows's console to edit and to show
+        settings = termios.tcgetattr(end)
+        # What is typed is for Windows's console: a return is one, and it is not shown before.
+        settings[0] &= ~termios.ICRNL
+        settings[3] &= ~termios.ECHO
+        termios.tcsetattr(end, termios.TCSANOW, settings)
         environment = {**os.environ, "TERM": "xterm"}
         environment.pop("TUNNELEDZMQ_OWN_NETWORK", None)
         self._process = subprocess.Popen(

@@ -43,7 +43,7 @@ def console() -> Iterator[Console]:
 def test_a_password_is_asked_for_and_not_shown(console: Console, echo: Peer) -> None:
     with EmbeddedServer(password="open sesame") as server:
         program = console(ASK, options=arguments_for(server, keyfile=None), addr=echo.address)
-        program.read_until("assword")
+        program.read_until("assword:")
         program.type("open sesame\r")
         shown = program.read_until("answered hello")
     assert "sesame" not in shown
