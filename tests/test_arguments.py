@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import zmq
 
 import tunneledzmq.asyncio
 from tests.peers import Peer, round_trip
+from tests.programs import run_program
 from tunneledzmq import SSHOptions, TunneledContext
 
 NOWHERE = "me@127.0.0.1:1"
@@ -164,6 +167,65 @@ def test_the_instance_takes_a_default(kind: Any) -> None:
         kind._instance = None
 
 
+KINDS = [TunneledContext, tunneledzmq.asyncio.TunneledContext]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["blocking", "asyncio"])
+@pytest.mark.parametrize(
+    "server", ["me@host", SSHOptions("me@host", password="s3cret"), ["me@bastion", "me@host"]]
+)
+def test_a_server_in_the_place_of_another_argument(kind: Any, server: Any) -> None:
+    hint = "pass it as ssh="
+    for arguments in ((server,), (1, server)):
+        with pytest.raises(TypeError, match=hint) as caught:
+            kind(*arguments)
+        assert "s3cret" not in str(caught.value)
+    with pytest.raises(TypeError, match=hint):
+        kind.shadow(server)
+    with pytest.raises(TypeError, match=hint):
+        kind.instance(server)
+    with kind() as ctx:
+        with pytest.raises(TypeError, match=hint):
+            ctx.socket(zmq.REQ, server)
+        with pytest.raises(TypeError, match=r"a socket takes no ssh=: .* connect\(\)"):
+            ctx.socket(zmq.REQ, ssh=server)
+
+
+def test_the_hint_of_the_green_twin() -> None:
+    pytest.importorskip("gevent")
+    source = """
+    import tunneledzmq.green
+    plain = zmq.Context()
+    print(tunneledzmq.green.TunneledContext(plain).underlying == plain.underlying)
+    try:
+        tunneledzmq.green.TunneledContext("me@host")
+    except TypeError as exc:
+        print(exc)
+    """
+    assert re.fullmatch("True\n.* pass it as ssh=\n", run_program(source))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["blocking", "asyncio"])
+def test_what_pyzmq_takes_for_a_context_is_taken(kind: Any) -> None:
+    plain: zmq.Context[Any] = zmq.Context()
+    for arguments, keywords in [
+        ((2,), {}),
+        ((True,), {}),
+        ((1, 0), {}),
+        ((1, ""), {}),
+        ((plain,), {}),
+        ((1, plain), {}),
+        ((1, plain.underlying), {}),
+        ((), {"io_threads": 2, "shadow": None}),
+        ((), {"shadow": plain}),
+    ]:
+        context = kind(*arguments, **keywords)
+        context.socket(zmq.REQ).close()
+        if not context._shadow:
+            context.term()
+    plain.term()
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -179,6 +241,22 @@ def test_the_words_of_other_libraries_are_known(fields: dict[str, Any], says: st
     with pytest.raises(TypeError, match="unexpected keyword argument 'fields'"):
         SSHOptions("host", fields=fields)  # type: ignore[call-arg]
     assert "keyfile" in inspect.signature(SSHOptions).parameters
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SSHOptions)])
+@pytest.mark.parametrize("value", [object(), b"s3cret", [object()], 5j], ids=type)
+def test_an_option_of_another_type_is_named(name: str, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b") as caught:
+        SSHOptions(**{"server": "me@host", name: value})
+    if name not in ("strict_host_key_checking", "backend"):  # which name what they take
+        assert isinstance(caught.value, TypeError)
+        assert "s3cret" not in str(caught.value)
+
+
+def test_yes_and_no_are_no_truth_values() -> None:
+    for name in ("agent", "compression"):
+        with pytest.raises(TypeError, match=f"{name} must be True.* not str"):
+            SSHOptions("me@host", **{name: "no"})  # type: ignore[arg-type]
 
 
 def test_the_repr_of_options_shows_no_secret() -> None:

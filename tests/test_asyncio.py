@@ -451,19 +451,91 @@ def test_the_loops_exception_handler_is_told_of_a_failure_that_nobody_awaits(
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
         with ctx.socket(zmq.PUSH) as sock:
-            options = strangers_options(openssh)
-            forgotten = sock.connect(echo.address, ssh=options)
+            sock.connect(echo.address, ssh=strangers_options(openssh))
             await until(lambda: bool(told))
-            # What is awaited is told to who awaits it, be it late.
-            with pytest.raises(UnknownHostKeyError):
-                await forgotten
-            with pytest.raises(UnknownHostKeyError):
-                await sock.connect(echo.address, ssh=options)
 
     asyncio.run(main())
     [context] = told
     assert isinstance(context["exception"], UnknownHostKeyError)
-    assert echo.address in str(context["message"])
+    assert echo.address in repr(context["future"])
+
+
+@pytest.mark.parametrize("loop", [True, False], ids=["with a loop", "without one"])
+def test_a_failure_that_is_awaited_late_is_told_to_who_awaits_it(
+    loop: bool,
+    ctx: TunneledContext,
+    openssh: OpenSSHServer,
+    echo: Peer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[dict[str, object]] = []
+    sock = ctx.socket(zmq.PUSH)
+
+    def connect() -> Any:
+        return sock.connect(echo.address, ssh=strangers_options(openssh))
+
+    async def main(early: Any) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        late = early or connect()
+        assert repr(late).startswith(f"<{type(late).__name__} {echo.address} via ")
+        await until(lambda: late.failed)
+        await asyncio.sleep(0.05)  # it is told at once, if it is
+        assert repr(late).endswith(" [failed: UnknownHostKeyError]>")
+        with pytest.raises(UnknownHostKeyError):
+            await asyncio.wait_for(late, 5)
+
+    asyncio.run(main(None if loop else connect()))
+    gc.collect()
+    assert told == caplog.records == []
+    assert sock.tunnels == []
+
+
+def wait_until_known(connecting: Any) -> None:
+    wait_until(lambda: not connecting.under_way)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["logged in", "refused"])
+def test_a_loop_that_ends_without_hearing_of_the_outcome(
+    known: bool,
+    ctx: TunneledContext,
+    openssh: OpenSSHServer,
+    openssh_options: SSHOptions,
+    echo: Peer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sock = ctx.socket(zmq.REQ)
+    options = openssh_options if known else strangers_options(openssh)
+
+    async def begin() -> Any:
+        return sock.connect(echo.address, ssh=options)
+
+    async def go_on() -> None:
+        await asyncio.wait_for(sock.connect(echo.address, ssh=openssh_options), 10)
+        await round_trip(sock)
+        assert len(sock.tunnels) == 1
+
+    loop = asyncio.new_event_loop()
+    # It is not awaited, though it is what a coroutine returns.
+    wait_until_known(loop.run_until_complete(begin()))
+    loop.close()
+    asyncio.run(go_on())
+    gc.collect()
+    assert ("cannot connect" in caplog.text) == (not known)
+
+
+def test_a_connect_tells_how_far_it_is(
+    ctx: TunneledContext, openssh_options: SSHOptions, echo: Peer
+) -> None:
+    async def main() -> None:
+        sock = ctx.socket(zmq.REQ)
+        connecting = sock.connect(echo.address, ssh=openssh_options)
+        name = f"<PendingConnect {echo.address} via"
+        assert repr(connecting) == f"{name} {openssh_options.server} [pending]>"
+        await connecting
+        assert repr(connecting) == f"{name} {sock.tunnels[-1].server} [finished]>"
+        assert repr(sock.connect("inproc://peer")) == "<Connecting inproc://peer [direct]>"
+
+    asyncio.run(main())
 
 
 def test_a_program_without_logging_sees_a_failure_that_nobody_awaits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -14,7 +15,6 @@ import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -22,13 +22,17 @@ import zmq
 import zmq.auth
 
 import tunneledzmq
+from tests.delay import Delay
 from tests.peers import ROOT, Peer, free_port
 from tests.polling import wait_until
 from tests.programs import Program
 from tests.sshd import OpenSSHServer, generate_key
 from tests.strangers import SilentPort, talking_port
+from tunneledzmq.check.show import PlainShow
+from tunneledzmq.check.steps import Outcome
 
 STEPS = [
+    "options",
     "resolve",
     "connect",
     "banner",
@@ -40,7 +44,10 @@ STEPS = [
 ]
 
 
-def check(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+def check(*arguments: str, columns: int | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    if columns is not None:
+        environment["COLUMNS"] = str(columns)
     return subprocess.run(
         [sys.executable, "-m", "tunneledzmq", "check", *arguments],
         stdin=subprocess.DEVNULL,
@@ -49,7 +56,7 @@ def check(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
         timeout=60,
         cwd=ROOT,
         start_new_session=True,
-        **kwargs,
+        env=environment,
     )
 
 
@@ -121,7 +128,7 @@ def test_colours_on_a_terminal(openssh: OpenSSHServer, echo: Peer) -> None:
 def test_80_columns_hide_no_command(
     openssh: OpenSSHServer, echo: Peer, tmp_path: Path, rich: bool
 ) -> None:
-    known_hosts = tmp_path / "known_hosts"
+    known_hosts = tmp_path / "s" / "known_hosts"
     without = "" if rich else "import sys; sys.modules['rich'] = None; "
     source = f"{without}import sys; from tunneledzmq.check import main; main(sys.argv[1:])"
     ours, theirs = pty.openpty()
@@ -146,10 +153,155 @@ def test_80_columns_hide_no_command(
     lines = text.splitlines()
     [command] = [line for line in lines if "ssh-keyscan" in line]
     assert command.strip() == (
+        f"mkdir -p -m 700 {known_hosts.parent} && "
         f"ssh-keyscan -p {openssh.port} -t ed25519 127.0.0.1 >> {known_hosts}"
     )
     assert all(len(line) <= 80 for line in lines if line != command)
-    assert "(or strict_host_key_checking='accept-new')" in " ".join(text.split())
+    assert "(or --accept-new)" in " ".join(text.split())
+
+
+UNKNOWN = Outcome(
+    "host key",
+    False,
+    None,
+    "me@bastion:22: the host key ssh-ed25519 SHA256:P+iKCz5bdeGE6d7TnBt4NXxppMwXkPbON57a/y/CoGA is "
+    "not in /home/me/.ssh/known_hosts. If that is the server's fingerprint: ssh-keyscan -p 22 -t "
+    "ed25519 bastion >> /home/me/.ssh/known_hosts (or --accept-new)",
+)
+KNOWN = Outcome(
+    "host key", True, 0.0142, "ssh-ed25519 SHA256:P+iKCz5bdeGE6d7TnBt4NXxppMwXkPbON57a/y/CoGA"
+)
+
+
+@pytest.mark.parametrize(
+    ("columns", "outcome", "shown"),
+    [
+        (
+            80,
+            UNKNOWN,
+            """\
+FAILED  host key
+    me@bastion:22: the host key ssh-ed25519
+    SHA256:P+iKCz5bdeGE6d7TnBt4NXxppMwXkPbON57a/y/CoGA is not in
+    /home/me/.ssh/known_hosts. If that is the server's fingerprint:
+      ssh-keyscan -p 22 -t ed25519 bastion >> /home/me/.ssh/known_hosts
+    (or --accept-new)""",
+        ),
+        (
+            60,
+            UNKNOWN,
+            """\
+FAILED  host key
+    me@bastion:22: the host key ssh-ed25519
+    SHA256:P+iKCz5bdeGE6d7TnBt4NXxppMwXkPbON57a/y/CoGA is
+    not in /home/me/.ssh/known_hosts. If that is the
+    server's fingerprint:
+      ssh-keyscan -p 22 -t ed25519 bastion >> /home/me/.ssh/known_hosts
+    (or --accept-new)""",
+        ),
+        (
+            84,
+            KNOWN,
+            """\
+ok      host key         14.2 ms  ssh-ed25519
+                                  SHA256:P+iKCz5bdeGE6d7TnBt4NXxppMwXkPbON57a/y/CoGA""",
+        ),
+        (
+            60,
+            KNOWN,
+            """\
+ok      host key         14.2 ms  ssh-ed25519
+    SHA256:P+iKCz5bdeGE6d7TnBt4NXxppMwXkPbON57a/y/CoGA""",
+        ),
+    ],
+)
+def test_no_word_is_taken_apart(
+    columns: int,
+    outcome: Outcome,
+    shown: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nor where the output is piped, and COLUMNS says how it is shown."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    PlainShow().step(outcome)
+    assert capsys.readouterr().out == f"{shown}\n"
+
+
+def test_an_error_is_wrapped_too() -> None:
+    errors = check("me@host", "--ssh", "tcp://127.0.0.1:1", columns=60).stderr
+    assert errors.endswith(
+        "tunneledzmq check: error: a tcp:// address is a ZeroMQ\n"
+        "socket's, no SSH server: are the address and --ssh the wrong\n"
+        "way round?\n"
+    )
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]], ids=["plain", "json"])
+def test_a_reader_that_reads_no_more_ends_it_without_a_word(
+    openssh: OpenSSHServer, echo: Peer, words: list[str]
+) -> None:
+    reader, writer = os.pipe()
+    with Program(
+        [sys.executable, "-m", "tunneledzmq", "check", echo.address, *login(openssh), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    ) as program:
+        os.close(writer)
+        if not words:
+            assert os.read(reader, 1) == b"t"  # of the title; the rest comes from another thread
+        os.close(reader)
+        assert program.communicate(timeout=10) == (None, b"")
+    assert program.returncode == 141
+
+
+def test_a_full_disk_is_told(openssh: OpenSSHServer, echo: Peer) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tunneledzmq", "check", echo.address, *login(openssh)],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"tunneledzmq check: the outcome cannot be written: {os.strerror(errno.ENOSPC)}\n"
+    )
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
+def test_letters_that_the_encoding_does_not_have(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, terminal: bool
+) -> None:
+    path = tmp_path / "schlüssel"
+    words = ["--ssh", openssh.server, "-F", "none", "-i", str(path)]
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    with Program(
+        [sys.executable, "-m", "tunneledzmq", "check", echo.address, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "TERM": "xterm", "COLUMNS": "200"},
+    ) as program:
+        os.close(theirs)
+        output = b""
+        while True:
+            try:
+                if not (piece := os.read(ours, 4096)):
+                    break
+            except OSError:
+                break
+            output += piece
+        os.close(ours)
+        assert program.wait(10) == 1
+    assert b"FAILED  options" in output
+    assert rb"schl\xfcssel cannot be read" in output
 
 
 def test_the_version() -> None:
@@ -177,6 +329,39 @@ def test_a_name_that_is_not_found(echo: Peer) -> None:
     assert "'nowhere.invalid' was not found" in text
 
 
+@pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
+def test_a_key_that_is_missing(openssh: OpenSSHServer, echo: Peer, backend: str) -> None:
+    login = ("--ssh", openssh.server, "-F", "none", "-i", "/no/key")
+    step, text = failing_step(echo.address, *login, "--backend", backend)
+    assert step == "options"
+    assert text == f"{openssh.server}: the key file /no/key cannot be read: {os.strerror(2)}"
+
+
+def test_a_config_file_that_is_missing(openssh: OpenSSHServer, echo: Peer) -> None:
+    step, text = failing_step(echo.address, "--ssh", openssh.server, "-F", "/no/config")
+    assert step == "options"
+    assert "/no/config" in text
+
+
+@pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
+def test_each_step_has_its_own_time(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, backend: str
+) -> None:
+    """Over a link with a round trip of 0.4 s, each of the last ones takes one."""
+    link = Delay(openssh.port, 0.2)
+    try:
+        server = f"{openssh.user}@127.0.0.1:{link.port}"
+        words = ["--ssh", server, "-F", "none", "-i", openssh.keyfile, "--backend", backend]
+        words += ["--known-hosts", str(tmp_path / "known_hosts"), "--accept-new"]
+        report = json.loads(check(echo.address, *words, "--json").stdout)
+    finally:
+        link.close()
+    assert report["ok"]
+    seconds = {step["name"]: step["seconds"] for step in report["steps"]}
+    for name in ("forward", "zmtp", "round trip"):
+        assert 0.39 <= seconds[name] < 0.75, seconds
+
+
 def test_a_port_where_nobody_listens(echo: Peer) -> None:
     step, text = failing_step(echo.address, "--ssh", f"me@127.0.0.1:{free_port()}", "-F", "none")
     assert step == "connect"
@@ -190,7 +375,7 @@ def test_a_port_where_nobody_speaks_ssh(echo: Peer) -> None:
             echo.address, "--ssh", server, "-F", "none", "--connect-timeout", "0.5"
         )
     assert step == "banner"
-    assert "within connect_timeout" in text
+    assert "within 0.5 s (--connect-timeout)" in text
 
 
 def test_an_unknown_host_key(openssh: OpenSSHServer, echo: Peer, tmp_path: Path) -> None:
@@ -280,12 +465,58 @@ def test_a_wrong_command_line(arguments: list[str]) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["me@host", "--ssh", "tcp://127.0.0.1:1"], "are the address and --ssh the wrong way"),
+        (["me@host", "--ssh", "me@host"], "ADDR is tcp://HOST:PORT (ADDR 'me@host')"),
+        (["tcp://h:1", "--ssh", ""], "--ssh is empty"),
+        (["tcp://h:1", "--ssh", "me:x@h"], "it is asked for at the terminal, or by SSH_ASKPASS"),
+        (["tcp://h:1", "--ssh", "h", "--connect-timeout", "0"], "--connect-timeout must be above"),
+        (["tcp://h:1", "--ssh", "h", "-J", "a,,b"], "-J has an empty name in it"),
+        (["tcp://h:1", "--ssh", "h", "-J", "a:b"], "(-J 'a:...')"),
+        (["tcp://h:1", "--ssh", "h", "-J", "tcp://a:1"], "are the address and -J the wrong way"),
+        (["tcp://h:1", "--ssh", "h", "-p", "22"], "the port stands in --ssh: HOST:PORT"),
+        (["tcp://h:1", "--ssh", "h", "-oPort=22"], "it stands in a file that -F names"),
+        (["tcp://h:1", "--ssh", "h", "-J", "a,none"], "-J names hops and none of them"),
+    ],
+)
+def test_a_wrong_command_line_is_spoken_of_in_its_words(arguments: list[str], said: str) -> None:
+    assert said in check(*arguments).stderr
+
+
 def test_help_is_a_manual() -> None:
     text = check("--help").stdout
     for step in STEPS:
         assert f"\n  {step}" in text
     assert "exit status:" in text
     assert "examples:" in text
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+@pytest.mark.parametrize("command", ["", "check", "run", "demo"])
+def test_help_fits_the_terminal(command: str, columns: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tunneledzmq", *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": str(columns)},
+    )
+    assert done.returncode == 0
+    examples = [line for line in done.stdout.splitlines() if line.startswith("  tunneledzmq ")]
+    others = [line for line in done.stdout.splitlines() if line not in examples]
+    assert max(map(len, others)) <= columns
+    assert all(len(line) <= 80 for line in examples)
+
+
+def test_help_keeps_its_tables() -> None:
+    text = check("--help", columns=60).stdout
+    assert (
+        "  connect       connect to it, over its hops if it has\n"
+        "                some\n"
+        "  banner        hear that it speaks SSH\n"
+    ) in text
 
 
 def test_nothing_is_left_behind(

@@ -37,3 +37,16 @@ def test_the_demo_fits_in_60_columns(need_sshd: None, tmp_path: Path, server: st
     [connect] = [line for line in demo.stdout.splitlines() if "sock.connect(" in line]
     assert connect.startswith('    sock.connect("tcp://') and connect.endswith('",')
     assert None not in json.loads(results.read_text())["gone"].values()
+
+
+def test_a_file_that_cannot_be_written_is_found_out_before(tmp_path: Path) -> None:
+    path = str(tmp_path / "missing" / "results.json")
+    demo = subprocess.run(
+        [sys.executable, "-m", "tunneledzmq", "demo", "--json", path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert demo.returncode == 1
+    assert demo.stdout == ""
+    assert demo.stderr == f"tunneledzmq demo: [Errno 2] {os.strerror(2)}: {path!r}\n"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.programs import run_program
 from tests.sshd import OpenSSHServer, fingerprint, generate_key, public_key
 from tests.strangers import SilentPort, talking_port
 from tunneledzmq import (
+    GatewayError,
     HostKeyChangedError,
     HostKeyError,
     SSHAuthenticationError,
@@ -304,6 +307,28 @@ def test_a_changed_host_key(
     assert_usable(sock, echo, openssh_options)
 
 
+def test_a_traceback_shows_the_program_and_little_else(
+    sock: TunneledSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SSHConnectionError) as caught:
+        sock.connect("tcp://127.0.0.1:1", ssh=stranger(free_port()))
+    assert len(caught.traceback) <= 4
+
+    # What has caused it is not hidden.
+    def no_descriptors() -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("tunneledzmq.handles.handle.socketpair", no_descriptors)
+    with pytest.raises(GatewayError) as caught_here:
+        sock.connect("tcp://127.0.0.1:1", ssh=stranger(free_port()))
+    assert len(caught_here.traceback) <= 4
+    cause = caught_here.value.__cause__
+    assert isinstance(cause, OSError)
+    assert any(
+        entry.name == "no_descriptors" for entry in traceback.extract_tb(cause.__traceback__)
+    )
+
+
 def test_threads_that_wait_for_one_login_share_its_failure(
     sock: TunneledSocket, echo: Peer
 ) -> None:
@@ -347,3 +372,13 @@ def test_a_peer_that_refuses_is_told(sock: TunneledSocket, openssh_options: SSHO
     [tunnel] = sock.tunnels
     assert "refused" in wait_until(lambda: tunnel.last_error).lower()
     assert tunnel.state == "up"
+
+
+def test_a_name_that_the_server_does_not_know_is_told(
+    sock: TunneledSocket, openssh_options: SSHOptions
+) -> None:
+    sock.connect("tcp://no.such.name.invalid:5555", ssh=openssh_options)
+    [tunnel] = sock.tunnels
+    # Which of the two depends on whether this machine can ask anybody.
+    told = "does not know this name|cannot look this name up"
+    assert re.search(told, wait_until(lambda: tunnel.last_error, 20))

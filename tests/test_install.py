@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import zmq
 
 import tunneledzmq
 from tests.logins import arguments_for
@@ -104,6 +105,8 @@ CONNECTS: dict[str, str] = {
     "imported": "from zmq import Context; sock = Context().socket(zmq.REQ)",
     "sugar": "from zmq.sugar.context import Context; sock = Context().socket(zmq.REQ)",
     "made before": "sock = before.socket(zmq.REQ)",
+    "socket made before": "sock = socket_before",
+    "imported before": "sock = imported_before().socket(zmq.REQ)",
     "derived before": "sock = Before().socket(zmq.REQ)",
     "by hand": "sock = zmq.Socket(zmq.Context(), zmq.REQ)",
     "derived": "sock = type('Own', (zmq.Socket,), {})(zmq.Context(), zmq.REQ)",
@@ -118,7 +121,9 @@ def test_every_connect_goes_through_the_server(
         f"""
         import warnings
         warnings.simplefilter("ignore")
+        from zmq import Context as imported_before
         before = zmq.Context()
+        socket_before = before.socket(zmq.REQ)
 
         class Before(zmq.Context):
             pass
@@ -142,6 +147,42 @@ def test_every_connect_goes_through_the_server(
         addr=echo.address,
     )
     assert output.splitlines() == [f"b'hello' ['{echo.address}']", "b'hello' False"]
+
+
+def test_what_is_connected_before_stays_so(openssh: OpenSSHServer, echo: Peer) -> None:
+    output = run_program(
+        """
+        sock = zmq.Context().socket(zmq.REQ)
+        sock.connect(addr)
+        install(options)
+        sock.send(b"hello")
+        print(sock.recv(), hasattr(sock, "tunnels"))
+        sock.disconnect(addr)
+        sock.connect(addr)
+        sock.send(b"hello")
+        print(sock.recv(), len(sock.tunnels))
+        sock.close(0)
+        """,
+        options=arguments_for(openssh),
+        addr=echo.address,
+    )
+    assert output.splitlines() == ["b'hello' False", "b'hello' 1"]
+
+
+def test_a_late_install_without_a_server_leaves_what_is_there(echo: Peer) -> None:
+    output = run_program(
+        """
+        sock = zmq.Context().socket(zmq.REQ)
+        install()
+        try:
+            sock.connect(addr, ssh="me@nowhere.invalid")
+        except TypeError:
+            print("takes no ssh=")
+        sock.close(0)
+        """,
+        addr=echo.address,
+    )
+    assert output == "takes no ssh=\n"
 
 
 def test_a_context_keeps_its_own_default(openssh: OpenSSHServer, echo: Peer) -> None:
@@ -208,8 +249,6 @@ def test_a_device_connects_through_the_server(openssh: OpenSSHServer, echo: Peer
 
 @pytest.mark.parametrize("ssh", ["", "a:b@c", (), 5])
 def test_a_malformed_server_installs_nothing(ssh: Any) -> None:
-    import zmq
-
     with pytest.raises((ValueError, TypeError)):
         tunneledzmq.install(ssh)
     assert zmq.Context is not tunneledzmq.TunneledContext
@@ -264,3 +303,27 @@ def test_the_local_leg_of_all_contexts(openssh: OpenSSHServer, echo: Peer) -> No
         addr=echo.address,
     )
     assert output == "127.0.0.1\n"
+
+
+@pytest.mark.parametrize("excepts", ["127.0.0.1", ["10.*", "tcp://127.0.0.1:*"]])
+def test_what_is_excepted_is_connected_to_directly(echo: Peer, excepts: Any) -> None:
+    output = run_program(
+        """
+        install("nobody@192.0.2.1", excepts=excepts)
+        with zmq.Context() as ctx, ctx.socket(zmq.REQ) as sock:
+            sock.connect(addr)
+            sock.send(b"hello")
+            print(sock.recv(), sock.tunnels)
+        """,
+        excepts=excepts,
+        addr=echo.address,
+    )
+    assert output == "b'hello' []\n"
+
+
+@pytest.mark.parametrize("excepts", ["", ["127.0.0.1", "tcp://"], [b"127.0.0.1"], None])
+def test_malformed_exceptions_install_nothing(excepts: Any) -> None:
+    before = zmq.Context
+    with pytest.raises((ValueError, TypeError)):
+        tunneledzmq.install("me@bastion", excepts=excepts)
+    assert zmq.Context is before

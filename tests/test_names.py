@@ -125,7 +125,7 @@ def test_what_a_shell_would_run_is_no_name(
         lambda: ctx.socket(zmq.REQ).connect("tcp://127.0.0.1:1", ssh=server),
     ]
     for way in ways:
-        with pytest.raises(ValueError, match="ssh="):
+        with pytest.raises(ValueError, match=r"(ssh|jump)="):
             way()
 
 
@@ -194,6 +194,42 @@ def test_advice_can_be_pasted(
     words = advised(str(changed.value))
     assert words[-2:] == ["-R", f"[127.0.0.1]:{port}"]
     assert words[:-2] in (["ssh-keygen"], ["ssh-keygen", "-f", str(file)])
+
+
+@pytest.mark.parametrize("directory", ["there", "not yet"])
+def test_advice_about_a_host_key_works(
+    ctx: TunneledContext,
+    openssh: OpenSSHServer,
+    echo: Peer,
+    tmp_path: Path,
+    backend: str,
+    directory: str,
+) -> None:
+    file = tmp_path / directory / "known_hosts"
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "other").touch()
+    files = [str(file), str(tmp_path / "there" / "other")]
+    options = options_for(openssh, known_hosts=files)
+    with ctx.socket(zmq.REQ) as sock:
+        with pytest.raises(UnknownHostKeyError) as caught:
+            sock.connect(echo.address, ssh=options)
+        text = str(caught.value)
+        assert f"is not in {file} (which does not exist), {files[1]}. If" in text
+        assert ("mkdir" in text) == (directory == "not yet")
+        [command] = re.findall(r"fingerprint: (.*?) \(or ", text)
+        subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True)
+        assert file.parent.stat().st_mode & 0o077 == 0 or directory == "there"
+        sock.connect(echo.address, ssh=options)
+
+
+def test_a_default_that_nobody_has_is_not_missed(
+    ctx: TunneledContext, openssh: OpenSSHServer, home: Path, backend: str
+) -> None:
+    options = options_for(openssh, known_hosts=None)
+    with ctx.socket(zmq.REQ) as sock, pytest.raises(UnknownHostKeyError) as caught:
+        sock.connect("tcp://127.0.0.1:1", ssh=options)
+    file = home / ".ssh" / "known_hosts"
+    assert f"is not in {file} (which does not exist). If" in str(caught.value)
 
 
 def test_advice_about_an_alias_can_be_pasted(
@@ -325,7 +361,7 @@ def test_a_password_before_the_host_is_refused_and_not_repeated(
         lambda: ctx.socket(zmq.REQ).connect("tcp://127.0.0.1:1", ssh=ssh),
     ]
     for way in ways:
-        with pytest.raises(ValueError, match="ssh=") as caught:
+        with pytest.raises(ValueError, match=r"(ssh|jump)=") as caught:
             way()
         seen: BaseException | None = caught.value
         while seen is not None:

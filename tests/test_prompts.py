@@ -654,6 +654,25 @@ def test_the_end_of_input_is_no_answer(echo: Peer, tmp_path: Path, question: Rou
             assert terminal.echoes and server.heard == []
 
 
+@pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
+def test_a_passphrase_that_the_user_does_not_give_is_called_that(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, backend: str
+) -> None:
+    key = generate_key(tmp_path / "locked", passphrase="secret")
+    openssh.authorize(str(key))
+    with Terminal() as terminal:
+        options = arguments_for(openssh, keyfile=str(key), backend=backend)
+        with start_program(
+            ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address
+        ) as program:
+            terminal.wait_for(f"Enter passphrase for key '{key}': ")
+            wait_until(lambda: not terminal.echoes)
+            terminal.type("\x04")
+            message = finish(program)
+            assert f"the key file {key} is encrypted: the user gave no passphrase for it" in message
+            terminal.wait_for(f"Enter passphrase for key '{key}': \r\n")
+
+
 def test_a_program_in_the_background_does_not_take_the_terminal(echo: Peer, tmp_path: Path) -> None:
     with Terminal() as terminal, AskingServer(tmp_path, [PASSWORD]) as server:
         options = arguments_for(server, keyfile=None)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import errno
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +18,11 @@ from typing import Any
 
 import pytest
 
-from tests.peers import ROOT, Peer
+from tests.peers import ROOT, Peer, free_port
 from tests.polling import wait_until
 from tests.programs import Program
 from tests.sshd import OpenSSHServer
+from tunneledzmq.run import cannot_run
 from tunneledzmq.run.report import summary
 from tunneledzmq.run.settings import excepted
 
@@ -29,6 +34,20 @@ with zmq.Context() as ctx, ctx.socket(zmq.REQ) as sock:
     sock.connect(sys.argv[1])
     sock.send(b"hello")
     print(sock.recv().decode(), len(getattr(sock, "tunnels", [])))
+"""
+
+
+def _asking() -> str:
+    """Return lines that ask a peer, and leave the socket and its context open."""
+    return """
+import sys, zmq
+ctx = zmq.Context()
+sock = ctx.socket(zmq.REQ)
+sock.setsockopt(zmq.RCVTIMEO, 10_000)
+sock.setsockopt(zmq.LINGER, 0)
+sock.connect(sys.argv[1])
+sock.send(b"hello")
+print(sock.recv().decode(), len(getattr(sock, "tunnels", [])), flush=True)
 """
 
 
@@ -142,8 +161,92 @@ def test_patterns_match_hosts_or_addresses(pattern: str, addr: str, matches: boo
 
 
 def test_a_report_that_somebody_has_removed_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
-    assert "no Python process" in summary(str(tmp_path), "me@bastion")
-    assert "was removed meanwhile" in summary(str(tmp_path / "gone"), "me@bastion")
+    assert "no Python process" in summary(str(tmp_path))
+    assert "was removed meanwhile" in summary(str(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["blocking", "asyncio"])
+def test_what_was_not_reached_is_told_with_the_reason(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, asynchronous: bool
+) -> None:
+    source = """
+import sys, time, zmq, zmq.asyncio
+kind = zmq.asyncio.Context if sys.argv[1] == "True" else zmq.Context
+with kind() as ctx:
+    for addr in sys.argv[2:]:
+        ctx.socket(zmq.REQ).connect(addr)
+    deadline = time.monotonic() + 20
+    while not all(t.last_error or t.stats().connections_open for t in ctx.tunnels):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    ctx.destroy(0)
+"""
+    (tmp_path / "many.py").write_text(source)
+    dead = f"tcp://127.0.0.1:{free_port()}"
+    program = (sys.executable, str(tmp_path / "many.py"), str(asynchronous))
+    _, errors = run(openssh, "-v", "--", *program, dead, echo.address, echo.address)
+    assert f"): {dead} NOT reached over {openssh.server}: " in errors
+    assert "Connection refused" in errors
+    assert f"): {echo.address} through {openssh.server}, 2 times\n" in errors
+    assert "connects to tcp:// addresses: 3; addresses that were not reached: 1\n" in errors
+
+
+ENDS = {
+    "os._exit": "os._exit(0)",
+    "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
+    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)",
+    "SIGINT": "os.kill(os.getpid(), signal.SIGINT)",
+    "an exception": "raise RuntimeError",
+    "another program": "os.execv('/bin/true', ['true'])",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_process_that_ends_at_once_has_told_what_it_did(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, end: str
+) -> None:
+    (tmp_path / "ends.py").write_text(f"import os, signal\n{_asking()}\n{ENDS[end]}\n")
+    words = ("-v", "--", sys.executable, str(tmp_path / "ends.py"), echo.address)
+    with start(openssh, *words) as program:
+        output, errors = program.communicate(timeout=40)
+    assert output == "hello 1\n"
+    assert f": {echo.address} through {openssh.server}\n" in errors
+
+
+def test_a_forked_process_that_never_comes_back_has_told_it_too(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    source = f"""
+import os, signal, sys
+import zmq
+if os.fork() == 0:
+{textwrap.indent(_asking(), "    ")}
+    os.kill(os.getpid(), signal.SIGKILL)
+os.wait()
+{_asking()}
+os.execv(sys.executable, [sys.executable, "-c", {_asking()!r}, sys.argv[1]])
+"""
+    (tmp_path / "forks.py").write_text(source)
+    words = ("-v", "--", sys.executable, str(tmp_path / "forks.py"), echo.address)
+    output, errors = run(openssh, *words)
+    assert output == 3 * "hello 1\n"
+    ways = re.findall(rf"process (\d+) \((.*)\): {echo.address} through", errors)
+    # One of them has become another program.
+    assert sorted(who[:16] for _, who in ways) == [
+        "-c tcp://127.0.0",
+        str(tmp_path)[:16],
+        "a forked process",
+    ]
+    assert len({number for number, _ in ways}) == 2
+    assert "connects to tcp:// addresses: 3\n" in errors
+
+
+def test_a_line_that_was_never_finished_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "1").write_text('{"program": "p"}\n{"addr": "tcp://h:1", "server": null}\n{"ad')
+    assert summary(str(tmp_path)).splitlines() == [
+        "tunneledzmq run: process 1 (p): tcp://h:1 directly (--except)",
+        "tunneledzmq run: Python processes that use zmq: 1; connects to tcp:// addresses: 1",
+    ]
 
 
 def test_the_programs_own_sitecustomize_is_run(
@@ -175,6 +278,53 @@ for _ in range(2):
     assert output.count("tunneledzmq run: no zmq, since it cannot be tunnelled in") == 2
 
 
+HOOK = ROOT / "tunneledzmq" / "run" / "hook" / "sitecustomize.py"
+
+
+def test_the_hook_has_nothing_that_an_old_python_cannot_read() -> None:
+    tree = ast.parse(HOOK.read_text())
+    too_new = (ast.AnnAssign, ast.JoinedStr, ast.NamedExpr, ast.AsyncFunctionDef, ast.Nonlocal)
+    for node in ast.walk(tree):
+        assert not isinstance(node, too_new), ast.dump(node)
+        if isinstance(node, ast.FunctionDef):
+            every = [*node.args.args, *node.args.kwonlyargs]
+            assert node.returns is None and not any(arg.annotation for arg in every)
+        if isinstance(node, ast.Raise):
+            assert node.cause is None
+        if isinstance(node, ast.ImportFrom):
+            assert node.module != "__future__"
+
+
+def test_an_older_python_has_no_zmq_rather_than_one_that_connects_directly(tmp_path: Path) -> None:
+    pretend = f"""
+import os, runpy, sys
+os.environ["TUNNELEDZMQ_RUN"] = "{{}}"
+sys.version_info = (3, 9, 18, "final", 0)
+runpy.run_path({str(HOOK)!r})
+try:
+    import zmq
+except ImportError as exc:
+    print(exc)
+"""
+    (tmp_path / "zmq.py").touch()
+    here = "try:\n    import zmq\nexcept ImportError as exc:\n    print(exc)\n"
+    environment = {
+        **os.environ,
+        "TUNNELEDZMQ_RUN": "{}",
+        "PYTHONPATH": os.pathsep.join([str(HOOK.parent), str(tmp_path)]),
+    }
+    found = [shutil.which(f"python{version}") for version in ("2.7", "3.6", "3.7", "3.8", "3.9")]
+    commands = [[sys.executable, "-c", pretend], *([path, "-c", here] for path in found if path)]
+    for command in commands:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+        )
+        if done.returncode == 127:
+            continue  # what stands in the place of one that is not installed (pyenv's shims)
+        assert "tunneledzmq run: no zmq, since it cannot be tunnelled in" in done.stdout, done
+        assert "it takes Python 3.10" in done.stdout
+
+
 def test_a_login_that_fails_is_the_programs_error(
     openssh: OpenSSHServer, echo: Peer, ask: Sequence[str]
 ) -> None:
@@ -183,6 +333,10 @@ def test_a_login_that_fails_is_the_programs_error(
     )
     _, errors = run(openssh_elsewhere, "--", *ask, echo.address, status=1)
     assert "UnknownHostKeyError" in errors
+    assert "(or --accept-new)" in errors
+    _, errors = run(openssh_elsewhere, "-v", "--", *ask, echo.address, status=1)
+    assert re.search(rf": {echo.address} NOT reached over {openssh.server}: the host key", errors)
+    assert " through " not in errors
 
 
 @pytest.mark.parametrize("verbose", [[], ["-v"]], ids=["quiet", "verbose"])
@@ -236,3 +390,64 @@ def test_a_wrong_command_line(words: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2
     assert "usage: tunneledzmq run --ssh SERVER" in done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["--"]])
+def test_a_program_that_is_not_named_is_named_alone(words: list[str]) -> None:
+    command = [sys.executable, "-m", "tunneledzmq", "run", "--ssh", "me@bastion", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stderr == (
+        "usage: tunneledzmq run --ssh SERVER [options]\n"
+        "                       -- PROGRAM [ARGS]\n"
+        "tunneledzmq run: error: the following arguments are required: PROGRAM\n"
+    )
+
+
+@pytest.mark.parametrize("dashes", [[], ["--"]])
+def test_the_program_s_own_arguments_are_left_to_it(
+    openssh: OpenSSHServer, dashes: list[str]
+) -> None:
+    tell = "import sys; print(sys.argv[1:])"
+    output, _ = run(openssh, *dashes, sys.executable, "-c", tell, "-v", "--", "--ssh", "--")
+    assert output == "['-v', '--', '--ssh', '--']\n"
+
+
+def test_what_cannot_be_run_is_told_as_a_shell_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "text").write_text("text")
+    (tmp_path / "script").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "script").chmod(0o755)
+    # A directory on PATH that may not be searched.
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    assert cannot_run("program", denied) == 127
+    assert cannot_run("program", missing) == 127
+    assert cannot_run("./program", missing) == 127
+    assert cannot_run("text", denied) == 126
+    assert cannot_run("script", missing) == 126
+    assert capsys.readouterr().err.splitlines() == [
+        "tunneledzmq run: program: command not found",
+        "tunneledzmq run: program: command not found",
+        "tunneledzmq run: ./program: No such file or directory",
+        "tunneledzmq run: text: Permission denied",
+        "tunneledzmq run: script: bad interpreter: No such file or directory",
+    ]
+
+
+def test_a_program_that_uses_libzmq_itself_is_warned_of(
+    openssh: OpenSSHServer, tmp_path: Path
+) -> None:
+    plain = shutil.which("true")
+    assert plain is not None
+    assert run(openssh, "--", plain) == ("", "")
+    native = tmp_path / "native"
+    shutil.copy(plain, native)
+    with native.open("ab") as file:
+        file.write(b"\0libzmq.so.5\0")  # as the string table of one that is linked has it
+    _, errors = run(openssh, "--", str(native))
+    assert errors == (
+        f"tunneledzmq run: warning: {native} uses libzmq itself, not by Python: it connects "
+        f"directly, not through {openssh.server}\n"
+    )

@@ -520,6 +520,11 @@ def test_errors_are_raised_and_leave_nothing(
     round_trip(sock)
 
 
+def test_programs_for_zmq_ssh_catch_the_errors(login: dict[str, Any], echo: Peer) -> None:
+    with pytest.raises((RuntimeError, OSError), match="the connection was refused"):
+        open_tunnel(echo.address, **{**login, "server": f"127.0.0.1:{free_port()}"})
+
+
 def test_a_taken_port_is_an_error(login: dict[str, Any], echo: Peer) -> None:
     with pytest.raises(TunnelError, match=f"127.0.0.1:{echo.port}") as caught:
         ssh_tunnel(echo.port, echo.port, **login)

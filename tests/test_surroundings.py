@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import zmq
 
 from tests.logins import arguments_for, entry_for
 from tests.peers import Peer
 from tests.polling import wait_until
 from tests.programs import run_program
 from tests.sshd import OpenSSHServer
+from tunneledzmq import SSHOptions, TunneledContext
 from tunneledzmq.gateway.reach.shell import ShellCommand
 
 ROUND_TRIP = """
@@ -125,6 +130,26 @@ def test_a_working_directory_that_was_removed(
     assert run_program(source, options=options, addr=echo.address) == "hello\n"
 
 
+def test_a_list_of_processes_says_whose_a_gateway_is(
+    ctx: TunneledContext,
+    openssh_options: SSHOptions,
+    echo: Peer,
+    gateways: Callable[[], set[psutil.Process]],
+) -> None:
+    with ctx.socket(zmq.REQ) as sock:
+        sock.connect(echo.address, ssh=openssh_options)
+        [gateway] = gateways()
+        listed = subprocess.run(
+            ["ps", "-o", "args=", "-p", str(gateway.pid)],
+            env={**os.environ, "COLUMNS": "80"},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    # After the path of the interpreter, which may be long.
+    assert listed.partition(" -c ")[2].startswith("'tunneledzmq gateway'")
+
+
 def test_a_command_needs_no_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
     made = tempfile.TemporaryFile
 
@@ -138,3 +163,65 @@ def test_a_command_needs_no_place_for_temporary_files(monkeypatch: pytest.Monkey
     assert command.wait(10) == 3
     command.end()
     assert command.describe() == "exit status 3: said"
+
+
+FROZEN = """
+    import os
+    sys._MEIPASS, theirs = "/bundle", ["/bundle", "/theirs"][:entries]
+    os.environ["LD_LIBRARY_PATH"] = ":".join(theirs)
+    if entries > 1:
+        os.environ["LD_LIBRARY_PATH_ORIG"] = "/theirs"
+"""
+
+STARTS = {
+    "SSH_ASKPASS": """
+    from tunneledzmq.handles.prompt import ask_user
+    os.environ.update(SSH_ASKPASS=tell, SSH_ASKPASS_REQUIRE="force")
+    ask_user("Password: ", False)
+    """,
+    "a command of the config file": """
+    from tunneledzmq.gateway.reach.shell import ShellCommand
+    command = ShellCommand(tell, "/")
+    command.wait(10)
+    command.end()
+    """,
+    "ssh": """
+    import dataclasses
+    options = dataclasses.replace(options, backend="openssh", config_file=config)
+    with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+        sock.connect(addr, ssh=options)
+    """,
+    "a gateway": """
+    with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+        sock.connect(addr, ssh=options)
+        [tunnel] = sock.tunnels
+        with open(f"/proc/{tunnel._handle.pid}/environ") as environ:
+            of_gateway = dict(entry.split("=", 1) for entry in environ.read().split("\\0")[:-1])
+        with open(told, "w") as file:
+            names = ("LD_LIBRARY_PATH", "LD_LIBRARY_PATH_ORIG")
+            print(*[of_gateway.get(name, "none") for name in names], file=file)
+    """,
+}
+
+
+@pytest.mark.parametrize("entries", [1, 2], ids=["none before", "one before"])
+@pytest.mark.parametrize("what", STARTS)
+def test_what_a_frozen_program_starts_does_not_find_its_libraries(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, entries: int, what: str
+) -> None:
+    told = tmp_path / "told"
+    tell = tmp_path / "tell"
+    say = f'echo "${{LD_LIBRARY_PATH-none}} ${{LD_LIBRARY_PATH_ORIG-none}}" > {told}'
+    tell.write_text(f"#!/bin/sh\n{say}\n")
+    tell.chmod(0o700)
+    config = tmp_path / "config"
+    config.write_text(f"Match exec {tell}\n")
+    output = run_program(
+        f"{FROZEN}{STARTS[what].rstrip()}\n    print(os.environ['LD_LIBRARY_PATH'])",
+        options=arguments_for(openssh),
+        addr=echo.address,
+        entries=entries,
+        **{"tell": str(tell), "told": str(told), "config": str(config)},
+    )
+    assert told.read_text() == ["none none\n", "/theirs none\n"][entries - 1]
+    assert output == ["/bundle\n", "/bundle:/theirs\n"][entries - 1], "the program's own stays"

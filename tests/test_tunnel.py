@@ -49,6 +49,9 @@ def test_what_a_tunnel_waits_for_is_seen() -> None:
     tunnel._trouble = tunnel._last_error = "the server cannot connect to it"
     way = "<Tunnel tcp://127.0.0.1:1 via me@bastion"
     assert repr(tunnel) == f"{way} [up: the server cannot connect to it]>"
+    # What stands there already is not said twice.
+    tunnel._trouble = "me@bastion: 127.0.0.1:1: the server cannot connect to it"
+    assert repr(tunnel) == f"{way} [up: the server cannot connect to it]>"
     tunnel._trouble = None
     assert repr(tunnel) == f"{way} [up]>"
     tunnel._has_session = False

@@ -10,9 +10,11 @@ USAGE = """\
 usage: tunneledzmq COMMAND [...]
 
 commands:
-  check   test a tunnel step by step: `tunneledzmq check --help`
-  demo    run the main job on an SSH server of its own: `tunneledzmq demo --help`
-  run     run a program with its connects through a server: `tunneledzmq run --help`
+  check   test a tunnel step by step
+  demo    run the main job on an SSH server of its own
+  run     run a program with its connects through a server
+
+`tunneledzmq COMMAND --help` tells more.
 
 options:
   --version, --help
@@ -39,7 +41,7 @@ def main() -> int:
 
         print(f"tunneledzmq {__version__}")
         return 0
-    if command in ("-h", "--help"):
+    if command in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
     print(f"tunneledzmq: no command {command!r}\n{USAGE}", end="", file=sys.stderr)

@@ -70,6 +70,11 @@ class TunneledContext(zmq.Context[_SocketT], Generic[_SocketT]):
         isolate: bool = True,
     ) -> None:
         # Checked first, so that a context that fails to be made has nothing to be undone.
+        if _names_server(io_threads) or _names_server(shadow):
+            raise TypeError(
+                f"{type(self).__name__}() takes io_threads first, and a server by name: pass it as "
+                "ssh="
+            )
         default = None if ssh is None else to_options(ssh)
         if local is not None:
             local = check_local(to_text(local, "local"))
@@ -161,6 +166,14 @@ class TunneledContext(zmq.Context[_SocketT], Generic[_SocketT]):
                 default for ``ssh=``, which must not be skipped.
         """
         kind = self._socket_class if socket_class is None else socket_class
+        if _names_server(kind):
+            raise TypeError(
+                "socket() takes a class of sockets there, and no server: pass it as ssh= to the "
+                "socket's connect(), or to the context"
+            )
+        # Other classes may well take it.
+        if "ssh" in kwargs and str(getattr(kind, "__module__", "")).startswith(f"{__package__}."):
+            raise TypeError("a socket takes no ssh=: pass it to its connect(), or to the context")
         made = maker(kind, needed=self._ssh is not None)
         return super().socket(socket_type, made, **kwargs)
 
@@ -182,3 +195,8 @@ class TunneledContext(zmq.Context[_SocketT], Generic[_SocketT]):
         pool.interrupt()
         super().term()
         pool.shutdown()
+
+
+def _names_server(value: object) -> bool:
+    """Tell whether something given as another argument is meant for ``ssh=``."""
+    return bool(value) and isinstance(value, (str, SSHOptions, list, tuple))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from .exceptions import AddressError
 from .shared.names import is_ipv6, split_host_port
 from .shared.system.leg import HAS_UNIX_SOCKETS
 
-__all__ = ["RemoteEndpoint", "check_local", "is_tcp", "parse_remote"]
+__all__ = ["RemoteEndpoint", "check_local", "excepted", "is_tcp", "parse_remote", "to_patterns"]
 
 # sun_path has 108 bytes on Linux and 104 on the BSDs and macOS, with the closing zero.
 MAX_IPC_PATH = 103
@@ -116,3 +118,28 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def to_patterns(excepts: str | Iterable[str]) -> list[str]:
+    """Check patterns for :func:`excepted`, one or several, and return them.
+
+    Raises:
+        ValueError: one of them is empty.
+        TypeError: one of them is no text.
+    """
+    patterns = [excepts] if isinstance(excepts, str) else list(excepts)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"excepts= takes patterns as str, not {type(pattern).__name__}")
+    patterns = [pattern.removeprefix("tcp://") for pattern in patterns]
+    if not all(patterns):
+        raise ValueError("a pattern of excepts= is empty")
+    return patterns
+
+
+def excepted(addr: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a ``tcp://`` address matches one of the patterns, by its host or as a whole."""
+    there = addr.removeprefix("tcp://").rpartition(";")[2].lower()
+    host = there.rpartition(":")[0]
+    names = {there, host, host.strip("[]")}
+    return any(fnmatchcase(name, pattern.lower()) for pattern in patterns for name in names)

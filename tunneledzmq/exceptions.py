@@ -1,6 +1,6 @@
 """The errors of this package.
 
-* :exc:`TunnelError`, a :exc:`zmq.ZMQError`
+* :exc:`TunnelError`, a :exc:`zmq.ZMQError` and, as with zmq.ssh, a :exc:`RuntimeError`
 
   * :exc:`SSHConnectionError`
   * :exc:`SSHAuthenticationError`
@@ -21,6 +21,8 @@ import errno
 
 import zmq
 
+from .words import say
+
 __all__ = [
     "AddressError",
     "GatewayError",
@@ -40,13 +42,19 @@ class AddressError(zmq.ZMQError, ValueError):
         super().__init__(errno, msg)
 
 
-class TunnelError(zmq.ZMQError):
+class TunnelError(zmq.ZMQError, RuntimeError):
     """A tunnel could not be set up.
+
+    Programs that connect directly catch it as :exc:`zmq.ZMQError`, those for zmq.ssh as
+    :exc:`RuntimeError`.
 
     Args:
         errno: an :mod:`errno` code that fits the cause.
         msg: what failed, at which server, and what to do about it.
     """
+
+    def __init__(self, errno: int | None = None, msg: str | None = None) -> None:
+        super().__init__(errno, None if msg is None else say(msg))
 
 
 class SSHConnectionError(TunnelError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import wraps
 from typing import Any
@@ -114,20 +114,18 @@ class SSHOptions:
     never the program."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.server, str):
-            raise TypeError(f"server must be a str, not {type(self.server).__name__}")
+        _check_type("server", self.server, (str,), "a str")
         parse_server(self.server)
         for name in ("keyfile", "known_hosts"):
             self._normalize(name, _paths(name, getattr(self, name)))
-        if isinstance(self.ciphers, str):
-            self._normalize("ciphers", tuple(self.ciphers.split(",")))
-        elif self.ciphers is not None:
-            self._normalize("ciphers", tuple(self.ciphers))
+        if self.ciphers is not None:
+            self._normalize("ciphers", _names("ciphers", self.ciphers))
         if self.config_file is not None:
-            self._normalize("config_file", os.fspath(self.config_file))
+            self._normalize("config_file", _path("config_file", self.config_file, "a path"))
         for name in ("passphrase", "password"):
-            if not isinstance(getattr(self, name), (str, type(None))):
-                raise TypeError(f"{name} must be a str")
+            _check_type(name, getattr(self, name), (str, type(None)), "a str")
+        _check_type("agent", self.agent, (bool,), "True or False")
+        _check_type("compression", self.compression, (bool, type(None)), "True, False or None")
         if self.strict_host_key_checking not in (None, *_STRICT):
             raise ValueError(
                 f"strict_host_key_checking must be one of {', '.join(_STRICT)}, "
@@ -248,9 +246,9 @@ def _hops(jump: SSHLike | None) -> tuple[str | SSHOptions, ...]:
         raise TypeError(f"jump= must be servers or SSHOptions, not {type(jump).__name__}")
     for hop in jump:
         if isinstance(hop, str):
-            parse_server(hop)
+            parse_server(hop, "jump")
         elif not isinstance(hop, SSHOptions):
-            raise TypeError(f"a hop must be a str or SSHOptions, not {type(hop).__name__}")
+            raise TypeError(f"jump= must be servers or SSHOptions, not {type(hop).__name__}")
     if len(jump) > 1 and "none" in jump:
         raise ValueError(f"jump= names hops and none of them (jump={jump!r})")
     return tuple(jump)
@@ -259,12 +257,39 @@ def _hops(jump: SSHLike | None) -> tuple[str | SSHOptions, ...]:
 def _paths(name: str, value: Paths | None) -> tuple[str, ...] | None:
     if value is None:
         return None
-    items = [value] if isinstance(value, (str, os.PathLike)) else list(value)
-    if not items or not all(
-        isinstance(item, (str, os.PathLike)) and os.fspath(item) for item in items
-    ):
-        raise ValueError(f"{name} must be a path or a sequence of paths, not {value!r}")
-    return tuple(os.fspath(item) for item in items)
+    what = "a path or a sequence of paths"
+    if isinstance(value, (str, os.PathLike)):
+        value = [value]
+    items = [_path(name, item, what) for item in _items(name, value, what)]
+    if not items or not all(items):
+        raise ValueError(f"{name} must be {what}, not {value!r}")
+    return tuple(items)
+
+
+def _path(name: str, value: Any, what: str) -> str:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    _check_type(name, path, (str,), what)
+    return str(path)
+
+
+def _names(name: str, value: str | Sequence[str]) -> tuple[str, ...]:
+    what = "a str or a sequence of them"
+    items = value.split(",") if isinstance(value, str) else _items(name, value, what)
+    for item in items:
+        _check_type(name, item, (str,), what)
+    return tuple(items)
+
+
+def _items(name: str, value: Any, what: str) -> Sequence[Any]:
+    if not isinstance(value, Iterable) or isinstance(value, (bytes, bytearray)):
+        raise TypeError(f"{name} must be {what}, not {type(value).__name__}")
+    return list(value)
+
+
+def _check_type(name: str, value: object, kinds: tuple[type, ...], what: str) -> None:
+    # Never with the value: it may be a secret.
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} must be {what}, not {type(value).__name__}")
 
 
 def _check_number(

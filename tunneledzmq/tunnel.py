@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from .options import SSHOptions
 from .shared.control import How
@@ -146,6 +147,10 @@ class Tunnel:
              +---------+------+-> closing -> closed
     """
 
+    # Told of the tunnels of this process' sockets: that the peer is reached, or why it is not. May
+    # be called on any thread.
+    _on_news: ClassVar[Callable[[Tunnel, str | None], None] | None] = None
+
     def __init__(
         self,
         remote: str,
@@ -231,6 +236,11 @@ class Tunnel:
         """Ask the gateway for the counters; after the end, those of the end."""
         return self._stats if self._handle is None else self._handle.stats(self)
 
+    def _note(self, trouble: str | None) -> None:
+        """Tell that the server reaches the peer, or why not."""
+        if Tunnel._on_news is not None and self._user is None:
+            Tunnel._on_news(self, trouble)
+
     def _close(self, linger: int, how: How) -> None:
         """Close it as soon as libzmq is through with it (see `Closing`). Never waits."""
         self._closing = Closing(linger, how)
@@ -245,4 +255,7 @@ class Tunnel:
     def __repr__(self) -> str:
         state = self.state
         why = self._last_error if state == State.DOWN.value else self._trouble
+        # Both stand there already.
+        for known in (self.server, self.remote.removeprefix("tcp://")):
+            why = why and why.removeprefix(f"{known}: ")
         return f"<Tunnel {self.remote} via {self.server} [{state}{f': {why}' if why else ''}]>"

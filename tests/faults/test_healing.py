@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -301,6 +302,43 @@ def test_a_tunnel_tells_what_happened_to_it(
     assert all(record.name.startswith("tunneledzmq") for record in caplog.records)
     sock.close()
     wait_until(lambda: tunnel.state == "closed")
+
+
+def told_of_return(caplog: pytest.LogCaptureFixture) -> list[str]:
+    messages = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    return [message for message in messages if "the SSH session is back" in message]
+
+
+def test_who_was_told_of_a_lost_session_is_told_that_it_is_back(
+    any_ctx: TunneledContext,
+    own_server: OpenSSHServer,
+    router: Peer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    options = options_for(own_server)
+    socks = [dealer(any_ctx, router, options) for _ in range(3)]
+    assert not told_of_return(caplog)
+    for times in (1, 2):
+        kill_server(own_server)
+        wait_until(lambda n=times: caplog.text.count("refused") >= n)  # type: ignore[misc]
+        restart(own_server)
+        wait_until(lambda n=times: len(told_of_return(caplog)) == n)  # type: ignore[misc]
+        wait_until(lambda: all(sock.tunnels[0].state == "up" for sock in socks))
+    dealer(any_ctx, router, options)
+    assert len(told_of_return(caplog)) == 2, "once each time, however many sockets there are"
+    assert own_server.server in told_of_return(caplog)[0]
+
+
+def test_who_was_told_of_a_dead_gateway_is_told_that_the_session_is_back(
+    ctx: TunneledContext,
+    openssh_options: SSHOptions,
+    router: Peer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sock = dealer(ctx, router, openssh_options)
+    kill_gateway()
+    time_to_heal(sock)
+    wait_until(lambda: len(told_of_return(caplog)) == 1)
 
 
 def test_a_key_that_is_refused_while_redialling_ends_the_retries(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from typing import Any
@@ -9,7 +10,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from tunneledzmq import SSHOptions
+from tunneledzmq import GatewayError, SSHOptions
+from tunneledzmq.handles import home
 from tunneledzmq.handles.handle import GatewayHandle, HandleEnded
 from tunneledzmq.handles.reply import Reply
 from tunneledzmq.shared.control import ControlChannel
@@ -25,6 +27,7 @@ def handle() -> Any:
     made._ended = made._said_bye = False
     made._tunnels, made._closing, made._opening, made._asking = {}, {}, {}, {}
     made._directory, made._answers = Mock(), Mock()
+    made._lost_at = None
     return made
 
 
@@ -39,6 +42,13 @@ def test_a_gateway_that_ends_does_not_end_what_another_one_is_to_open(handle: An
         reply.wait(1)
     assert tunnel.state == "connecting"
     assert last.state == "closed"
+
+
+def test_why_no_gateway_is_started_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(home._MARK, "1")
+    with pytest.raises(GatewayError, match=r"^this process was started to be a gateway") as caught:
+        GatewayHandle(SSHOptions("bastion"), (), isolate=True)
+    assert caught.value.errno == errno.ELOOP
 
 
 def test_a_gateway_that_speaks_before_it_listens_is_restarted(

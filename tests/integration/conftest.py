@@ -17,6 +17,7 @@ import pytest
 
 from tests.network import BASTION, INNER, POSSIBLE, private_network
 from tests.peers import ROOT
+from tests.polling import wait_until
 from tests.programs import Program
 from tests.sshd import OpenSSHServer
 
@@ -111,3 +112,77 @@ def site(need: None, need_sshd: None, tmp_path_factory: pytest.TempPathFactory) 
         for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
             patch.setenv(name, str(home / name))
         yield Site(near, far, host, sshd, home)
+
+
+@pytest.fixture(scope="module")
+def kernel(site: Site) -> Iterator[Path]:
+    """A kernel on the far machine; its connection file."""
+    path = site.home / "kernel.json"
+    command = ("-m", "ipykernel_launcher", "-f", str(path), f"--ip={site.host}")
+    with site.running(site.far, *command) as process:
+
+        def written() -> bool:
+            assert process.poll() is None, site.log()
+            return path.exists() and bool(path.read_text())
+
+        wait_until(written, 30, "the kernel's connection file")
+        yield path
+
+
+CONTROLLER = [
+    "--HeartMonitor.period=500",  # milliseconds
+    "--HeartMonitor.max_heartmonitor_misses=6",
+]
+
+# ipyparallel's nanny connects past the tunnel, so that --ssh works without it only.
+ENGINE = ["--IPEngine.enable_nanny=False"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A controller on the far machine, with two engines on the near one."""
+
+    site: Site
+
+    def file(self, whose: str) -> str:
+        """Return the connection file for a `client` or an `engine`."""
+        security = self.site.home / "IPYTHONDIR" / "profile_default" / "security"
+        return str(security / f"ipcontroller-{whose}.json")
+
+    @contextmanager
+    def engine(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Run an engine, tunnelled back to the controller."""
+        program = f"{INSTALLED} from ipyparallel.engine.app import main; main()"
+        words = (f"--file={self.file('engine')}", f"--ssh={self.site.sshd.server}", *ENGINE)
+        with self.site.running(self.site.near, "-c", program, *words) as process:
+            yield process
+
+
+@pytest.fixture(scope="module")
+def cluster(site: Site) -> Iterator[Cluster]:
+    cluster = Cluster(site)
+    with ExitStack() as stack:
+        # The profile is made by whoever comes first, and the engines come at the same time.
+        words = (f"--ip={site.host}", *CONTROLLER)
+        stack.enter_context(site.running(site.far, "-m", "ipyparallel.controller", *words))
+        wait_until(lambda: "Heartmonitor beating" in site.log(), 30, "the controller is up")
+        for _ in range(2):
+            stack.enter_context(cluster.engine())
+        wait_until(
+            lambda: site.log().count("Completed registration") == 2, 40, "two engines are up"
+        )
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def names(site: Site) -> None:
+    """The names of the README's servers."""
+    server = site.sshd
+    blocks = [
+        f"Host {name}\n  HostName {server.host}\n  Port {server.port}\n"
+        for name in ("bastion", "inner", "lab.example.org")
+    ]
+    path = site.home / ".ssh" / "config"
+    path.write_text("".join(blocks))
+    path.chmod(0o600)
+    shutil.copy(server.keyfile, site.home / ".ssh" / "lab")

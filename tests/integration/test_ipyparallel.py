@@ -2,64 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from subprocess import Popen
+import sys
 
 import pytest
 
-from tests.integration.conftest import INSTALLED, Site
+from tests.integration.conftest import Cluster
 from tests.polling import wait_until
 from tests.programs import run_program, start_program
 
 PACKAGES = ["ipyparallel", "numpy"]
 
 pytestmark = pytest.mark.timeout(120)
-
-CONTROLLER = [
-    "--HeartMonitor.period=500",  # milliseconds
-    "--HeartMonitor.max_heartmonitor_misses=6",
-]
-
-# ipyparallel's nanny connects past the tunnel, so that --ssh works without it only.
-ENGINE = ["--IPEngine.enable_nanny=False"]
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A controller on the far machine, with two engines on the near one."""
-
-    site: Site
-
-    def file(self, whose: str) -> str:
-        """Return the connection file for a `client` or an `engine`."""
-        security = self.site.home / "IPYTHONDIR" / "profile_default" / "security"
-        return str(security / f"ipcontroller-{whose}.json")
-
-    @contextmanager
-    def engine(self) -> Iterator[Popen[bytes]]:
-        """Run an engine, tunnelled back to the controller."""
-        program = f"{INSTALLED} from ipyparallel.engine.app import main; main()"
-        words = (f"--file={self.file('engine')}", f"--ssh={self.site.sshd.server}", *ENGINE)
-        with self.site.running(self.site.near, "-c", program, *words) as process:
-            yield process
-
-
-@pytest.fixture(scope="module")
-def cluster(site: Site) -> Iterator[Cluster]:
-    cluster = Cluster(site)
-    with ExitStack() as stack:
-        # The profile is made by whoever comes first, and the engines come at the same time.
-        words = (f"--ip={site.host}", *CONTROLLER)
-        stack.enter_context(site.running(site.far, "-m", "ipyparallel.controller", *words))
-        wait_until(lambda: "Heartmonitor beating" in site.log(), 30, "the controller is up")
-        for _ in range(2):
-            stack.enter_context(cluster.engine())
-        wait_until(
-            lambda: site.log().count("Completed registration") == 2, 40, "two engines are up"
-        )
-        yield cluster
 
 
 def test_a_client_maps_and_moves_large_arrays(cluster: Cluster) -> None:
@@ -160,3 +113,78 @@ def test_a_cluster_survives_killed_sessions_and_a_killed_engine(cluster: Cluster
         engine.kill()
         assert program.communicate(timeout=40) == ("[0, 1, 4, 9]\n", "")
     wait_until(lambda: set(site.sshd.sessions()) == before)
+
+
+def test_what_was_under_way_when_the_session_was_lost_is_with_the_hub(cluster: Cluster) -> None:
+    source = """
+        import time
+        import ipyparallel
+
+        def work(x):
+            import time
+            time.sleep(3)
+            return x * x
+
+        with TunneledContext(ssh=server) as ctx, ipyparallel.Client(file, context=ctx) as client:
+            client.wait_for_engines(2, timeout=20)
+            task = client[:2].apply_async(work, 7)
+            while client.queue_status()["unassigned"] or not all(
+                client.queue_status(engine)["queue"] for engine in client.ids[:2]
+            ):
+                time.sleep(0.05)
+            print("under way", flush=True)
+            while any(not tunnel.reconnects for tunnel in ctx.tunnels):
+                time.sleep(0.05)
+            while client.result_status(task.msg_ids)["pending"]:
+                time.sleep(0.05)
+            results = client.result_status(task.msg_ids, status_only=False)
+            print([results[each] for each in task.msg_ids])
+        """
+    site = cluster.site
+    before = set(site.sshd.sessions())
+    given = {"server": site.sshd.server, "file": cluster.file("client")}
+    with start_program(source, prefix=site.near, **given) as program:
+        assert program.stdout
+        line = program.stdout.readline()
+        assert line == "under way\n", program.communicate()
+        site.sshd.kill_sessions(spare=before)
+        assert program.communicate(timeout=40) == ("[49, 49]\n", "")
+    wait_until(lambda: set(site.sshd.sessions()) == before)
+
+
+def test_an_engine_runs_unchanged_with_its_nanny(cluster: Cluster) -> None:
+    """The nanny interrupts the engine, and tells the controller of its death at once."""
+    site = cluster.site
+    words = ("-m", "tunneledzmq", "run", "--ssh", site.sshd.server, "--except", "127.0.0.1", "--")
+    engine = (sys.executable, "-m", "ipyparallel.engine", f"--file={cluster.file('engine')}")
+    with site.running(site.near, *words, *engine):
+        output = run_program(
+            """
+            import os, signal, time
+            import ipyparallel
+
+            def outcome(task):
+                try:
+                    return task.get(timeout=30)
+                except ipyparallel.RemoteError as exc:
+                    return exc.ename
+
+            with (
+                TunneledContext(ssh=server) as ctx,
+                ipyparallel.Client(file, context=ctx) as client,
+            ):
+                client.wait_for_engines(3, timeout=30)
+                engine = client[max(client.ids)]
+                sleeping = engine.apply_async(time.sleep, 60)
+                while not sleeping.ready():
+                    client.send_signal(signal.SIGINT, targets=engine.targets, block=True)
+                    sleeping.wait(0.5)
+                print(outcome(sleeping))
+                print(outcome(engine.apply_async(os._exit, 1)))
+            """,
+            prefix=site.near,
+            timeout=60,
+            server=site.sshd.server,
+            file=cluster.file("client"),
+        )
+    assert output.split() == ["KeyboardInterrupt", "EngineError"]

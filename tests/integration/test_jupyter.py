@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,26 +12,10 @@ import pytest
 from tests.integration.conftest import INSTALLED, Site
 from tests.logins import arguments_for
 from tests.peers import ROOT, Peer
-from tests.polling import wait_until
 from tests.programs import run_program
 from tests.sshd import OpenSSHServer, generate_key
 
 PACKAGES = ["ipykernel", "jupyter_client", "jupyter_console"]
-
-
-@pytest.fixture(scope="module")
-def kernel(site: Site) -> Iterator[Path]:
-    """A kernel on the far machine; its connection file."""
-    path = site.home / "kernel.json"
-    command = ("-m", "ipykernel_launcher", "-f", str(path), f"--ip={site.host}")
-    with site.running(site.far, *command) as process:
-
-        def written() -> bool:
-            assert process.poll() is None, site.log()
-            return path.exists() and bool(path.read_text())
-
-        wait_until(written, 30, "the kernel's connection file")
-        yield path
 
 
 def test_a_blocking_client_works_on_the_far_kernel(site: Site, kernel: Path) -> None:
@@ -204,3 +187,40 @@ with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
         assert asked == str([(f"Enter passphrase for key '{locked}': ", True)])
     else:
         assert "is encrypted: pass passphrase= or prompt=" in said[0] and asked == "[]"
+
+
+def test_a_notebook_that_installs_still_hears_of_its_children(tmp_path: Path) -> None:
+    """Its kernel connects to itself: for what forked children print, and for the debugger."""
+    output = run_program(
+        """
+        import subprocess
+        from jupyter_client.manager import KernelManager
+
+        manager = KernelManager(connection_file=file)
+        manager.kernel_spec.argv[:] = [
+            sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"
+        ]
+        manager.start_kernel(cwd=root, stderr=subprocess.DEVNULL)
+        client = manager.blocking_client()
+        client.start_channels()
+        client.wait_for_ready(timeout=30)
+        client.execute_interactive(cell, timeout=30)
+        client.stop_channels()
+        manager.shutdown_kernel()
+        """,
+        cell="""
+import multiprocessing, tunneledzmq
+tunneledzmq.install("nobody@192.0.2.1", excepts="127.0.0.1")
+
+def work():
+    print("from a child", flush=True)
+
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join()
+print(child.exitcode)
+""",
+        file=str(tmp_path / "kernel.json"),
+        root=str(ROOT),
+    )
+    assert sorted(output.split()) == ["0", "a", "child", "from"]

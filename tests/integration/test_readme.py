@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 import textwrap
-from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import Site
-from tests.network import INNER
-from tests.peers import ROOT
+from tests.integration.readme import as_here, blocks
 from tests.programs import run_program
 
 PACKAGES: list[str] = []
 
-README = (ROOT / "README.md").read_text()
-
-# Its recipes have tests of their own, beside this one.
-BLOCKS = [
-    textwrap.dedent(block)
-    for block in re.findall(
-        r"^ *```python\n(.*?)^ *```$",
-        README[: README.index("### Recipes")],
-        re.DOTALL | re.MULTILINE,
-    )
-]
+# The recipes, which begin with a comment, and what is shown of a session are in test_recipes.
+BLOCKS = [block for block in blocks("python") if not block.startswith(("#", ">>>"))]
 
 # What a reader has from the snippets before, and what a program ends with.
 BEFORE = """
@@ -62,26 +50,9 @@ def test_there_are_snippets() -> None:
     assert "sock.close()" in BLOCKS[0] and any("await " in block for block in BLOCKS)
 
 
-@pytest.fixture(scope="module")
-def names(site: Site) -> None:
-    """The names of the README's servers."""
-    server = site.sshd
-    blocks = [
-        f"Host {name}\n  HostName {server.host}\n  Port {server.port}\n"
-        for name in ("bastion", "inner", "lab.example.org")
-    ]
-    path = site.home / ".ssh" / "config"
-    path.write_text("".join(blocks))
-    path.chmod(0o600)
-    shutil.copy(server.keyfile, site.home / ".ssh" / "lab")
-
-
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_snippet_runs(site: Site, names: None, number: int, tmp_path: Path) -> None:
-    block = BLOCKS[number]
-    # There is no account of that name, and no right to that port.
-    block = block.replace("me@", f"{site.sshd.user}@").replace(":2222", f":{site.sshd.port}")
-    block = block.replace(INNER, site.host)
+def test_a_snippet_runs(site: Site, names: None, number: int) -> None:
+    block = as_here(BLOCKS[number], site)
     with site.running(site.far, "-c", ECHO, f"tcp://{site.host}:5555"):
         output = run_program(program(block), prefix=site.near)
     assert output.endswith("to the end\n") and "ERROR" not in output

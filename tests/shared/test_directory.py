@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from tunneledzmq.shared import directory
 from tunneledzmq.shared.directory import RuntimeDirectory, remove, remove_restored, restore, sweep
+from tunneledzmq.shared.system import account
 
 
 @pytest.fixture
@@ -70,6 +73,20 @@ def test_what_is_stale_is_swept(base: Path) -> None:
     sweep()
     assert [str(path) for path in base.iterdir()] == [alive.path]
     alive.remove()
+
+
+def test_where_another_system_locks_nothing_is_swept(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Wine, Windows's Python would find /tmp, and no lock on what is alive there."""
+    spec = importlib.util.spec_from_file_location("account_of_windows", account.__file__)
+    assert spec is not None and spec.loader is not None
+    of_windows = importlib.util.module_from_spec(spec)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(sys, "platform", "win32")
+        spec.loader.exec_module(of_windows)
+    monkeypatch.setattr(directory, "account", of_windows)
+    assert "/tmp" not in list(directory._bases())
 
 
 def test_what_only_has_such_a_name_is_not_swept(base: Path) -> None:

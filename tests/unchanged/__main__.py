@@ -81,6 +81,7 @@ class Trial:
             **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
             "HOME": str(home),
             "PATH": f"{self._python.parent}{os.pathsep}{os.environ['PATH']}",
+            "TMPDIR": str(self.run_directory),
             "XDG_RUNTIME_DIR": str(self.run_directory),
         }
         with open(log, "wb") as output:
@@ -142,7 +143,7 @@ def try_out(subject: Subject, server: OpenSSHServer, directory: Path) -> bool:
     for name in names:
         print(f"  differs: {name}: {known.get(name, 'NOBODY KNOWS WHY')}")
     if not through:
-        print("  nothing went through the server")
+        print(f"  nothing went through the server: {said}")
     return bool(through) and set(names) <= set(known)
 
 

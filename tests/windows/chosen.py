@@ -24,7 +24,7 @@ UNIX = {
     "test_namespaces.py": "takes network namespaces",
     "test_openssh_backend.py": "Python has no Unix sockets there, and so the backend is an error",
     "test_prompts.py": "imports termios",
-    "test_surroundings.py": "runs env; locales, and paths of Unix sockets",
+    "test_surroundings.py": "runs env, sh and ps; reads /proc",
     "unchanged": "takes network namespaces",
 }
 """Files and folders of the suite that are not collected there, and why."""

@@ -54,7 +54,7 @@ class Console:
         text = re.sub("\x1b\\[(\\d*)C", lambda match: " " * int(match[1] or 1), text)
         return re.sub("\x1b(\\[[?0-9;]*[A-Za-z]|\\][^\x07]*\x07)|\r", "", text)
 
-    def read_until(self, text: str, timeout: float = 40) -> str:
+    def read_until(self, text: str, timeout: float = 100) -> str:
         """Wait until it shows a text, and return all that it has shown by then.
 
         Raises:

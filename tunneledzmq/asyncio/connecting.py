@@ -11,7 +11,6 @@ import time
 import weakref
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from contextvars import Context
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import zmq
@@ -20,7 +19,6 @@ from ..handles.pool import GatewayPool
 from ..tunnel import GivenUp, Tunnel
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
     from zmq.sugar.socket import _SocketContext
 
 __all__ = ["Attempt", "Connecting", "PendingConnect"]
@@ -64,7 +62,7 @@ class Attempt:
         self._lock = threading.Lock()
         self.done = False
         # The program's event loop and sockets must not live on for them.
-        self._callbacks: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._callbacks: list[_Callback] = []
 
     def start(self) -> None:
         """Start the thread."""
@@ -76,13 +74,21 @@ class Attempt:
             self._run()
             raise
 
-    def when_done(self, callback: Callable[[], None]) -> None:
-        """Have a method called at the end, on any thread, as long as its object lives."""
+    def when_done(
+        self, callback: Callable[[], None], loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        """Have a method called at the end, as long as its object lives.
+
+        Args:
+            callback: the method.
+            loop: what calls it, as long as it is open. Otherwise any thread does.
+        """
+        kept = _Callback(callback, loop)
         with self._lock:
             if not self.done:
-                self._callbacks.append(weakref.WeakMethod(callback))
+                self._callbacks.append(kept)
                 return
-        callback()
+        kept.call()
 
     def finish(self) -> None:
         """Wait for the login if messages may wait for it, as they would for a TCP connect."""
@@ -113,10 +119,35 @@ class Attempt:
         with self._lock:
             self.done = True
             callbacks, self._callbacks = self._callbacks, []
-        for reference in callbacks:
-            callback = reference()
-            if callback is not None:
-                callback()
+        for callback in callbacks:
+            callback.call()
+
+
+class _Callback:
+    """A method of an object that is not kept alive.
+
+    Nor is it by the thread that has it called: a future that is forgotten with an exception tells
+    its loop, which is another thread's.
+    """
+
+    def __init__(
+        self, method: Callable[[], None], loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        self._method = weakref.WeakMethod(method)
+        self._loop = None if loop is None else weakref.ref(loop)
+
+    def call(self) -> None:
+        loop = None if self._loop is None else self._loop()
+        if loop is not None:
+            with suppress(RuntimeError):  # it is closed
+                loop.call_soon_threadsafe(self._call)
+                return
+        self._call()
+
+    def _call(self) -> None:
+        method = self._method()
+        if method is not None:
+            method()
 
 
 # Those whose threads run, and the process that they run in.
@@ -169,10 +200,15 @@ def _at_exit() -> None:
 atexit.register(_at_exit)
 
 
+# What ends a connect without anybody having to be told.
+_UNTOLD = (GivenUp, zmq.ContextTerminated)
+
+
 class ConnectingSocket(Protocol):
     """The socket, as what it connects sees it."""
 
     _connecting: dict[Tunnel, Connecting[Any]]
+    _failed: list[Tunnel]
 
     def _undo(self, tunnel: Tunnel) -> None:
         """Make the socket as it was before a connect. For the socket's thread."""
@@ -190,11 +226,18 @@ class Connecting(Generic[_SocketT]):
     def __init__(self, manager: _SocketContext[_SocketT], attempt: Attempt | None = None) -> None:
         self._manager = manager
         self._attempt = attempt
-        self._awaited = False
+        # Whether somebody waits for it, or was told of its failure.
+        self._retrieved = False
 
     def __repr__(self) -> str:
-        way = self.addr if self._attempt is None else self._attempt.tunnel
-        return f"<{type(self).__name__} {way}>"
+        if self._attempt is None:
+            return f"<{type(self).__name__} {self.addr} [direct]>"
+        error = self._attempt.error
+        state = "finished" if self._attempt.done else "pending"
+        if error is not None:
+            given_up = isinstance(error, GivenUp)
+            state = "cancelled" if given_up else f"failed: {type(error).__name__}"
+        return f"<{type(self).__name__} {self.addr} via {self._attempt.tunnel.server} [{state}]>"
 
     @property
     def socket(self) -> _SocketT:
@@ -205,6 +248,11 @@ class Connecting(Generic[_SocketT]):
     def addr(self) -> str:
         """The address that was given to `connect`."""
         return self._manager.addr
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it is not known yet whether there will be an SSH session."""
+        return self._attempt is not None and not self._attempt.done
 
     @property
     def failed(self) -> bool:
@@ -221,9 +269,9 @@ class Connecting(Generic[_SocketT]):
         """
         if self._attempt is None:
             return
-        self._awaited = True
+        self._retrieved = True
         pending = PendingConnect(self._manager, self._attempt, asyncio.get_running_loop())
-        self._attempt.when_done(pending.on_done)
+        self._attempt.when_done(pending.on_done, pending.get_loop())
         yield from pending.__await__()
 
     def __enter__(self) -> _SocketT:
@@ -241,20 +289,27 @@ class Connecting(Generic[_SocketT]):
         self.__exit__(*exc_info)
 
     def on_done(self) -> None:
-        """Tell of a failure that nobody waits for. Called by the attempt's thread."""
+        """Note the outcome. Called by the attempt's thread."""
         assert self._attempt is not None
-        if self._attempt.error is None:
-            self._socket._connecting.pop(self._attempt.tunnel, None)
-        elif self._untold:
-            logger.error("%s: cannot connect: %s", self.addr, self._attempt.error)
+        if self._attempt.error is not None:
+            # The socket's thread undoes it; who has forgotten it is told of it (see __del__).
+            self._socket._failed.append(self._attempt.tunnel)
+        self._socket._connecting.pop(self._attempt.tunnel, None)
 
-    @property
-    def _untold(self) -> bool:
-        """Whether there is an error, for whose sake nobody waits."""
-        error = self.failed and self._attempt and self._attempt.error
-        return bool(error) and not (
-            self._awaited or isinstance(error, (GivenUp, zmq.ContextTerminated))
-        )
+    def __del__(self) -> None:
+        """Tell of a failure that nobody has waited for and nobody can any more, as asyncio does."""
+        self._tell_untold()
+
+    def _tell_untold(self) -> None:
+        error = self._retrieve()
+        if error is not None:
+            logger.error("%s: cannot connect: %s", self.addr, error)
+
+    def _retrieve(self) -> BaseException | None:
+        """Return the failure that somebody is to be told of, once."""
+        retrieved, self._retrieved = self._retrieved, True
+        error = None if self._attempt is None or retrieved else self._attempt.error
+        return None if isinstance(error, _UNTOLD) else error
 
     @property
     def _socket(self) -> ConnectingSocket:
@@ -285,20 +340,13 @@ class PendingConnect(asyncio.Future[None], Connecting[_SocketT]):
 
     def __await__(self) -> Generator[Any, None, None]:
         """Wait until the SSH session is up (see `Connecting`)."""
-        self._awaited = True
+        self._retrieved = True
         try:
             yield from asyncio.Future.__await__(self)
         except asyncio.CancelledError:
             # Also one that came in the moment in which the session was up.
             self._socket._undo(self._attempt.tunnel)
             raise
-
-    def add_done_callback(
-        self, fn: Callable[[Self], object], /, *, context: Context | None = None
-    ) -> None:
-        """As with any future: from now on somebody waits for it."""
-        self._awaited = True
-        super().add_done_callback(fn, context=context)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Undo the connect: close the tunnel, give the login up if nobody else waits for it."""
@@ -307,18 +355,34 @@ class PendingConnect(asyncio.Future[None], Connecting[_SocketT]):
         self._socket._undo(self._attempt.tunnel)
         return True
 
+    def __del__(self) -> None:
+        """Let asyncio tell; or tell in its place of what the loop has not heard of yet."""
+        if self.done():
+            asyncio.Future.__del__(self)
+        else:
+            self._tell_untold()
+
+    def _tell_untold(self) -> None:
+        loop = self.get_loop()
+        if loop.is_closed():
+            super()._tell_untold()
+        elif (error := self._retrieve()) is not None:
+            context = {"message": f"connect to {self.addr} failed", "exception": error}
+            loop.call_soon_threadsafe(loop.call_exception_handler, context)
+
     def on_done(self) -> None:
-        """Bring the outcome to the event loop. Called by the attempt's thread."""
-        if not self.failed:
+        """Have the outcome. Called by the event loop, or by the attempt's thread after its end."""
+        if self.get_loop().is_closed():
             super().on_done()
-        try:
-            self.get_loop().call_soon_threadsafe(self._settle)
-        except RuntimeError:  # it is closed
-            super().on_done()
+            self._tell_untold()  # it is of no use to wait for it
+        else:
+            self._settle()
 
     def _settle(self) -> None:
         error = self._attempt.error
-        if error is not None:
+        if error is None:
+            super().on_done()
+        else:
             self._socket._undo(self._attempt.tunnel)
         if self.done():
             return
@@ -327,18 +391,6 @@ class PendingConnect(asyncio.Future[None], Connecting[_SocketT]):
         elif isinstance(error, GivenUp):
             super().cancel()
         else:
-            untold = self._untold
             self.set_exception(error)
-            self.exception()  # told here, and not when nobody knows the future any more
-            if untold:
-                self._tell_loop(error)
-
-    def _tell_loop(self, error: BaseException) -> None:
-        """Tell the loop, as asyncio does of an exception that was never retrieved."""
-        self.get_loop().call_exception_handler(
-            {
-                "message": f"connect to {self.addr} failed, and nobody awaits it",
-                "exception": error,
-                "future": self,
-            }
-        )
+            if isinstance(error, _UNTOLD):
+                self.exception()  # asyncio takes it for retrieved

@@ -32,10 +32,12 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
 
     # What `connect` returned, while it is under way. Nothing else need keep it.
     _connecting: dict[Tunnel, Connecting[Any]]
+    # Those whose connect failed while no event loop was there to undo it.
+    _failed: list[Tunnel]
 
     def _begin(self) -> None:
         super()._begin()
-        self._connecting = {}
+        self._connecting, self._failed = {}, []
 
     @property
     def tunnels(self) -> list[Tunnel]:
@@ -65,10 +67,10 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
 
         Returns:
             What can be awaited: it waits until the SSH session is up, or raises why there is none
-            (`TunnelError`); cancelling that undoes the connect. A failure that nobody awaits is
-            told to the loop's exception handler, or logged where there is no loop. It is also a
-            context manager, with ``with`` as with ``async with`` (which awaits it): it disconnects
-            `addr` in the end.
+            (`TunnelError`); cancelling that undoes the connect. A failure that nobody has awaited
+            when this is forgotten is told to the loop's exception handler, as asyncio does, or
+            logged where there is no loop. It is also a context manager, with ``with`` as with
+            ``async with`` (which awaits it): it disconnects `addr` in the end.
 
         Raises:
             TunnelError: there is no listener for the local leg.
@@ -82,21 +84,25 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
         self._undo_failed()
         connected = self._connected(text, way)
         if connected is not None:
-            connecting = self._connecting.get(connected)
-            return connecting or Connecting(self._connect_again(connected, text))
+            again = self._connecting.get(connected)
+            if again is not None and again.under_way:
+                return again
+            return Connecting(self._connect_again(connected, text))
         pool = self._pool
         tunnel = pool.begin(*way)
         attempt = Attempt(pool, tunnel, self._linger_of(weakref.ref(self)))
         attempt.start()
         manager = self._connect_through(tunnel, text)
-        try:
+        loop: asyncio.AbstractEventLoop | None = None
+        with suppress(RuntimeError):
             loop = asyncio.get_running_loop()
-        except RuntimeError:
+        connecting: Connecting[Self]
+        if loop is None:
             connecting = Connecting(manager, attempt)
         else:
             connecting = PendingConnect(manager, attempt, loop)
         self._connecting[tunnel] = connecting
-        attempt.when_done(connecting.on_done)
+        attempt.when_done(connecting.on_done, loop)
         return connecting
 
     @staticmethod
@@ -134,9 +140,10 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
 
     def _undo_failed(self) -> None:
         """Undo what failed while no event loop was there to do it."""
-        for tunnel, connecting in list(self._connecting.items()):
-            if connecting.failed:
-                self._undo(tunnel)
+        failed = [tunnel for tunnel, each in list(self._connecting.items()) if each.failed]
+        for tunnel in failed + self._failed:
+            self._undo(tunnel)
+        self._failed.clear()
 
 
 add_twin(PlainSocket, TunneledSocket)

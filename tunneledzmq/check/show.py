@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
-import shutil
 import sys
 import textwrap
 from typing import Any, Protocol
 
+from ..manual import width_of
 from .steps import STEPS, Outcome
 
 __all__ = ["JSONShow", "PlainShow", "RichShow", "Show", "choose"]
@@ -17,7 +18,8 @@ __all__ = ["JSONShow", "PlainShow", "RichShow", "Show", "choose"]
 
 # A message, in pieces of text and the command that follows it.
 _COMMAND = re.compile(
-    r"(.*?)((?:ssh-keyscan|ssh-keygen|chmod) -?[^;]*?(?= \(or |, run where |; |$)|$)", re.DOTALL
+    r"(.*?)((?:mkdir|ssh-keyscan|ssh-keygen|chmod) -?[^;]*?(?= \(or |, run where |; |$)|$)",
+    re.DOTALL,
 )
 
 # Columns that a text gets at least.
@@ -42,11 +44,26 @@ class Show(Protocol):
 
 def choose(*, as_json: bool) -> Show:
     """Choose by what was asked for, what is there, and who reads it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a server says may be in letters that the user's encoding does not have.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if as_json:
         return JSONShow()
-    if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
+    if (
+        sys.stdout.isatty()
+        and _has_marks(sys.stdout.encoding)
+        and importlib.util.find_spec("rich") is not None
+    ):
         return RichShow()
     return PlainShow()
+
+
+def _has_marks(encoding: str) -> bool:
+    try:
+        "✓✗".encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class PlainShow:
@@ -59,7 +76,7 @@ class PlainShow:
     def step(self, outcome: Outcome) -> None:
         """Print a line, and of what failed what to do."""
         mark = "ok    " if outcome.ok else "FAILED"
-        print("\n".join(_lines(f"{mark}  ", outcome, _width())), flush=True)
+        print("\n".join(_lines(f"{mark}  ", outcome, width_of(sys.stdout))), flush=True)
 
     def end(self, ok: bool) -> None:
         """Print nothing: the last line said it."""
@@ -110,12 +127,8 @@ class JSONShow:
         """Print the object; ``ok`` is `None` for a step that was not done."""
         steps = [_as_dict(name, self._outcomes.get(name)) for name in STEPS]
         failed = next((step["name"] for step in steps if step["ok"] is False), None)
-        print(json.dumps({"check": self._title, "ok": ok, "failed": failed, "steps": steps}))
-
-
-def _width() -> int | None:
-    """Return the columns of the terminal; `None` where the output goes elsewhere."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        report = {"check": self._title, "ok": ok, "failed": failed, "steps": steps}
+        print(json.dumps(report), flush=True)
 
 
 def _lines(mark: str, outcome: Outcome, width: int | None) -> list[str]:
@@ -123,7 +136,9 @@ def _lines(mark: str, outcome: Outcome, width: int | None) -> list[str]:
     took = "" if seconds is None else f"{seconds * 1000:.1f} ms"
     head = f"{mark}{outcome.name:<12}  {took:>10}  "
     if outcome.ok:
-        return _wrapped(head + outcome.detail, width, " " * len(head))
+        longest = max(map(len, outcome.detail.split()), default=0)
+        fits = width is None or len(head) + longest <= width
+        return _wrapped(head + outcome.detail, width, " " * (len(head) if fits else 4))
     lines = [head.rstrip()]
     for text, command in _COMMAND.findall(outcome.detail):
         lines += _wrapped(f"    {text.strip()}", width, "    ") if text.strip() else []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import NamedTuple
 
 from ..shared.text import printable
 
-__all__ = ["NotZMTP", "greet"]
+__all__ = ["Greeting", "NotZMTP", "greet"]
 
 _SIGNATURE_SIZE = 10
 _GREETING_SIZE = 64
@@ -23,15 +24,20 @@ class NotZMTP(Exception):
     """What listens there speaks something else, or nothing."""
 
 
-def greet(sock: socket.socket, timeout: float) -> str:
+class Greeting(NamedTuple):
+    """What a peer has said."""
+
+    speaks: str
+    round_trip: float
+    """Seconds from our part to the peer's answer to it."""
+
+
+def greet(sock: socket.socket, timeout: float) -> Greeting:
     """Exchange greetings.
 
     Args:
         sock: connected to the peer.
         timeout: seconds for the whole exchange.
-
-    Returns:
-        What the peer speaks.
 
     Raises:
         NotZMTP: it does not speak ZMTP.
@@ -41,16 +47,18 @@ def greet(sock: socket.socket, timeout: float) -> str:
     if len(signature) < _SIGNATURE_SIZE or signature[0] != 0xFF or not signature[9] & 1:
         raise NotZMTP(_stranger(signature + _rest(sock), ended, timeout))
     sock.sendall(_OUR_PART)
+    sent_at = time.monotonic()
     version, _ = _receive(sock, 1, deadline)
+    round_trip = time.monotonic() - sent_at
     if not version:
         raise NotZMTP("what listens there began like ZMTP, and then said no more")
     if version[0] < 3:
-        return f"ZMTP {version[0] + 1}.0"
+        return Greeting(f"ZMTP {version[0] + 1}.0", round_trip)
     rest, _ = _receive(sock, _GREETING_SIZE - _SIGNATURE_SIZE - 1, deadline)
     if len(rest) < _GREETING_SIZE - _SIGNATURE_SIZE - 1:
         raise NotZMTP("what listens there broke its ZMTP greeting off")
     mechanism = printable(rest[1:21].rstrip(b"\0"))
-    return f"ZMTP {version[0]}.{rest[0]}, security {mechanism}"
+    return Greeting(f"ZMTP {version[0]}.{rest[0]}, security {mechanism}", round_trip)
 
 
 def _receive(sock: socket.socket, size: int, deadline: float) -> tuple[bytes, bool]:

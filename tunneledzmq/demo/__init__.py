@@ -27,6 +27,8 @@ def main(argv: list[str]) -> int:
     if missing:
         return _fail(f"{' and '.join(missing)} not found: pip install 'tunneledzmq[demo]'")
     try:
+        if arguments.json is not None:
+            open(arguments.json, "a").close()  # rather than find out at the end
         from .show import run
 
         results = run(arguments.seconds, arguments.json, embedded=arguments.embedded)

@@ -17,8 +17,10 @@ __all__ = ["ChildProcess", "reply", "requests"]
 
 
 # The child takes over this program's sys.path as it is: "-m" would put the working directory in
-# front of it, and could not find a package that the program itself found in a place of its own.
+# front of it, and could not find a package that the program itself found in a place of its own. The
+# beginning is what a list of processes shows.
 _BOOTSTRAP = (
+    "'tunneledzmq demo';"
     "import importlib, sys; module, sys.path[:] = sys.argv[1], sys.argv[2:];"
     "importlib.import_module(module).main()"
 )

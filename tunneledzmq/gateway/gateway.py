@@ -268,8 +268,6 @@ class Gateway:
         self._tell_state("down", error.message)
 
     def _tell_state(self, state: str, error: str | None) -> None:
-        if error is not None and self._tunnels:
-            logger.warning("%s", error)
         self._control.send(
             {
                 "type": "state",

@@ -267,6 +267,8 @@ class Tunnels:
                 del self._opening[forward]
                 forward.answered()
                 self._send({"type": "opened", "id": forward.id, "local": local})
+                if forward.peer.there:
+                    self._send({"type": "reached", "id": forward.id})  # by way of another tunnel
         return min((until for until, _ in self._opening.values()), default=_NEVER)
 
     def _check_endpoints(self, now: float) -> float:

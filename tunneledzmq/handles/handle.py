@@ -24,6 +24,7 @@ from ..shared.directory import RuntimeDirectory, restore
 from ..shared.system.descriptors import socketpair
 from ..shared.system.leg import private_leg, whose
 from ..tunnel import Closing, GivenUp, Owner, Tunnel, TunnelStats
+from ..words import say
 from .answers import Answers, Hops
 from .home import Home, start_process, start_thread
 from .local_leg import enlarge_buffer
@@ -97,6 +98,8 @@ class GatewayHandle:
         self._said_bye = False
         self._has_session = False
         self._deaths = 0
+        # Since when there is no session, if that was logged (time.monotonic).
+        self._lost_at: float | None = None
         self._reconnects = 0
         # Those of the gateways that died, and the restarts.
         self._reconnects_before = 0
@@ -292,11 +295,11 @@ class GatewayHandle:
         try:
             with theirs:
                 home = self._start_home(theirs, self._directory.path, self._directory.lock)
-        except (OSError, RuntimeError) as exc:  # no descriptors, or no threads, left
+        except BaseException as exc:
             ours.close()
-            raise _cannot_start(self.server, exc) from exc
-        except BaseException:
-            ours.close()
+            if isinstance(exc, (OSError, RuntimeError)) and not isinstance(exc, GatewayError):
+                # no descriptors, or no threads, left
+                raise _cannot_start(self.server, exc) from exc
             raise
         if home.pid is not None:
             control.peer = home.pid
@@ -324,6 +327,7 @@ class GatewayHandle:
         self._reconnects = 0
         self._has_session = False
         logger.error("%s: %s", self.server, how)
+        self._lost_at = self._lost_at or time.monotonic()
         for tunnel in tunnels:
             tunnel._last_error = f"{self.server}: {how}"
             tunnel._has_session = False
@@ -383,7 +387,7 @@ class GatewayHandle:
     def _handle(self, message: Message) -> None:
         kind = message.pop("type")
         if kind == "log":
-            logging.getLogger(message["name"]).log(message["level"], "%s", message["message"])
+            logging.getLogger(message["name"]).log(message["level"], "%s", say(message["message"]))
         elif kind == "state":
             self._on_state(**message)
         elif kind == "tick":
@@ -425,13 +429,24 @@ class GatewayHandle:
         self._has_session = state == "up"
         if self._has_session:
             self._deaths = 0
+            self._tell_return()
+        elif error is not None and any(tunnel._opened for tunnel in list(self._tunnels.values())):
+            logger.warning("%s", error)
+            self._lost_at = self._lost_at or time.monotonic()
         self._reconnects = reconnects
         for tunnel in list(self._tunnels.values()):
             if error is not None:
-                tunnel._last_error = error
+                tunnel._last_error = say(error)
             tunnel._has_session = self._has_session
             if tunnel._opened:
                 tunnel._reconnects = self._reconnects_before + reconnects
+
+    def _tell_return(self) -> None:
+        """Tell who was told that the session was lost that it is back."""
+        since, self._lost_at = self._lost_at, None
+        if since is not None:
+            seconds = time.monotonic() - since
+            logger.warning("%s: the SSH session is back after %.1f s", self.server, seconds)
 
     def _on_tunnel(self, kind: str, tunnel: Tunnel, message: Message) -> None:
         reply = self._opening.get(tunnel._id)
@@ -451,9 +466,11 @@ class GatewayHandle:
         elif kind == "taken":
             enlarge_buffer(tunnel._local[len("ipc://") :])
         elif kind == "trouble":
-            tunnel._trouble = tunnel._last_error = message["message"]
+            tunnel._trouble = tunnel._last_error = say(message["message"])
+            tunnel._note(tunnel._trouble)
         elif kind == "reached":
             tunnel._trouble = None
+            tunnel._note(None)
         elif kind == "endpoint":
             tunnel._has_endpoint = message["there"]
         elif kind == "closed":

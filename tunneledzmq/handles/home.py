@@ -16,6 +16,7 @@ from typing import Protocol
 
 from ..exceptions import GatewayError
 from ..shared.directory import STDERR
+from ..shared.environment import environment_of_others
 from ..shared.interpreter import find_interpreter, is_called_python
 from ..shared.system.leg import HAS_UNIX_SOCKETS
 
@@ -26,8 +27,10 @@ logger = logging.getLogger("tunneledzmq")
 # The child takes over this program's sys.path as it is: "-m" would put the working directory in
 # front of it, and could not find a package that the program itself found in a place of its own.
 # The package itself stays empty there: a gateway has no use for zmq, which takes long to import.
-# Its first word is the proof that it runs this, and is no copy of the program.
+# Its first word is the proof that it runs this, and is no copy of the program. Who lists processes
+# sees the beginning of it, which says whose it is.
 _BOOTSTRAP = (
+    "'tunneledzmq gateway';"
     "import os, sys, types;"
     "proof, control, sys.path[:] = int(sys.argv[1]), int(sys.argv[2]), sys.argv[4:];"
     "os.environ.pop('TUNNELEDZMQ_GATEWAY', None);"
@@ -80,13 +83,15 @@ def start_process(control: socket.socket, directory: str, lock: int) -> Home:
     """
     interpreter = find_interpreter()
     if interpreter is None:
-        _warn("the program carries its own Python inside")
+        _warn(f"the program carries its own Python inside. {_ADVICE}")
+    elif getattr(sys, "frozen", False) and not _is_there_as_files():
+        _warn("no other one could read this package, which the program carries inside")
     elif _no_interpreter is None:
         _check_copy()
         try:
             return _Process(interpreter, control, directory, lock)
         except _NoInterpreter as exc:
-            _warn(str(exc))
+            _warn(f"{exc}. {_ADVICE}")
     return start_thread(control, directory, lock)
 
 
@@ -100,14 +105,21 @@ class _NoInterpreter(Exception):
     """What was started for one is something else."""
 
 
+_ADVICE = "If there is one: multiprocessing.set_executable('/path/to/python')"
+
+
+def _is_there_as_files() -> bool:
+    main = os.path.join(_PACKAGE, "gateway", "__main__.py")
+    return os.path.exists(main) or os.path.exists(f"{main}c")
+
+
 def _warn(why: str) -> None:
     """Tell once that there is no interpreter."""
     global _no_interpreter
     if _no_interpreter is None:
         logger.warning(
             "gateways live in threads of this program and share its GIL, since there is no Python "
-            "interpreter to start them with: %s. If there is one: "
-            "multiprocessing.set_executable('/path/to/python')",
+            "interpreter to start them with: %s",
             why,
         )
     _no_interpreter = why
@@ -142,7 +154,7 @@ class _Process:
                     control,
                     (lock, proves) if proves >= 0 else (lock,),
                     stderr,
-                    {**os.environ, _MARK: "1"},
+                    {**environment_of_others(), _MARK: "1"},
                 )
         except OSError as exc:
             if isinstance(exc, (FileNotFoundError, PermissionError)):

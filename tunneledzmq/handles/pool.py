@@ -75,7 +75,12 @@ class GatewayPool:
         """
         self._check_open()
         tunnel._owner = self
-        self.finish(tunnel)
+        try:
+            self.finish(tunnel)
+        except TunnelError as exc:
+            # It says what happened over there. How we came to know tells nobody anything; what has
+            # caused it here, if something has, stays its cause.
+            raise exc.with_traceback(None)  # noqa: B904
 
     def begin(
         self,
@@ -124,7 +129,9 @@ class GatewayPool:
         local = tunnel._local
         try:
             gateways().finish(tunnel, isolate=self._isolate)
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, TunnelError):
+                tunnel._note(exc.strerror)
             self._stop_listening(tunnel)
             if local.startswith("ipc://"):
                 remove_stale(local[len("ipc://") :])  # unless a gateway has taken it over

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+from ..shared.environment import environment_of_others
 from ..shared.system.terminal import ask_on_terminal
 
 __all__ = ["EndOfInput", "ask_user"]
@@ -61,7 +62,11 @@ def _ask_by(program: str, text: str) -> str | None:
 
     try:
         done = subprocess.run(
-            [program, text], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
+            [program, text],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=environment_of_others(),
+            check=False,
         )
     except OSError:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,16 @@ from contextlib import suppress
 from types import FrameType
 
 from ..arguments import add_ssh_arguments, ssh_fields
+from ..manual import Parser
 from ..options import SSHOptions
 from ..shared.directory import RuntimeDirectory
 from ..shared.system.process import become, exit_status
+from ..words import speak_of_flags
+from .native import is_linked_with_libzmq
 from .report import summary
 from .settings import Settings, environment
 
-__all__ = ["main"]
+__all__ = ["cannot_run", "main"]
 
 _DESCRIPTION = """\
 Run a program, and have its ZeroMQ sockets connect through an SSH server: every connect to a tcp://
@@ -27,16 +31,20 @@ from the server, loopback too. The program need not know of this.
 """
 
 _EPILOG = """\
-It works by a directory in PYTHONPATH: Python processes that do not read it (python -I, -E, or with
-an environment of their own) connect directly.
+This is for Python alone: programs in other languages, and libraries that use libzmq past pyzmq,
+connect directly, without a server and without a word. It works by a directory in PYTHONPATH: so do
+Python processes that do not read that (python -I, -E, or with an environment of their own). -v
+tells at the end who was tunnelled.
 
 exit status:
-  that of PROGRAM; 2 if the command line is wrong; 126 or 127 if PROGRAM cannot be run
+  that of PROGRAM
+  2    the command line is wrong
+  126  PROGRAM is found, but cannot be run
+  127  PROGRAM is not found
 
 examples:
   tunneledzmq run --ssh me@bastion -- python worker.py tcp://10.0.1.2:5555
-  tunneledzmq run --ssh inner -J me@bastion --except 127.0.0.1 -v -- locust --worker
-
+  tunneledzmq run --ssh inner -J me@bastion --except 127.0.0.1 -v -- locust
 """
 
 # What is meant for the program, and sent to us.
@@ -54,6 +62,7 @@ def main(argv: list[str]) -> int:
     Returns:
         The exit status. Without ``-v`` the program takes the place of this one.
     """
+    speak_of_flags()
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
@@ -63,24 +72,57 @@ def main(argv: list[str]) -> int:
     except (ValueError, TypeError) as exc:
         parser.error(str(exc))
     command = [arguments.program, *arguments.arguments]
+    if argv[-len(command) :] != command:
+        # argparse takes the first "--" away, also where it is the program's.
+        command = argv[-len(command) - 1 :]
+    if is_linked_with_libzmq(command[0]):
+        print(
+            f"tunneledzmq run: warning: {command[0]} uses libzmq itself, not by Python: it "
+            f"connects directly, not through {arguments.ssh}",
+            file=sys.stderr,
+        )
     try:
         if not arguments.verbose:
             become(command, environment(settings))
-        directory = RuntimeDirectory("run")
-        try:
-            status = _run(command, environment(settings._replace(report=directory.path)))
-            print(summary(directory.path, arguments.ssh), end="", file=sys.stderr, flush=True)
-        finally:
-            directory.remove()
+        status = _run_and_tell(command, settings)
     except OSError as exc:
-        print(f"tunneledzmq run: {command[0]}: {exc.strerror}", file=sys.stderr)
-        return 127 if isinstance(exc, FileNotFoundError) else 126
+        return cannot_run(command[0], exc)
     if status < 0:
         # As if we were the program.
         with suppress(OSError):  # not for SIGKILL
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return exit_status(status)
+
+
+def cannot_run(program: str, error: OSError) -> int:
+    """Say why a program cannot be run, in a shell's words; return the exit status that it has."""
+    # A directory that may not be searched, met on the way, is no matter of the program's.
+    there = shutil.which(program, os.F_OK) is not None
+    status, text = 126, error.strerror
+    if not there and not os.path.dirname(program):
+        status, text = 127, "command not found"
+    elif there and isinstance(error, FileNotFoundError):
+        text = f"bad interpreter: {text}"
+    elif isinstance(error, FileNotFoundError):
+        status = 127
+    print(f"tunneledzmq run: {program}: {text}", file=sys.stderr)
+    return status
+
+
+def _run_and_tell(command: list[str], settings: Settings) -> int:
+    """Run a command to its end, tell who has connected to what, and return its status."""
+    try:
+        directory = RuntimeDirectory("run")
+    except OSError as exc:
+        print(f"tunneledzmq run: no place for the report of -v: {exc.strerror}", file=sys.stderr)
+        return 126
+    try:
+        status = _run(command, environment(settings._replace(report=directory.path)))
+        print(summary(directory.path), end="", file=sys.stderr, flush=True)
+    finally:
+        directory.remove()
+    return status
 
 
 def _run(command: list[str], env: dict[str, str]) -> int:
@@ -118,13 +160,12 @@ def _ignore(number: int, frame: FrameType | None) -> None:
     pass
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="tunneledzmq run",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s --ssh SERVER [options] -- PROGRAM [ARGS]",
+        usage="%(prog)s --ssh SERVER [options]\n                       -- PROGRAM [ARGS]",
         allow_abbrev=False,
     )
     add_ssh_arguments(parser, timeout_help="for each login (default: 10, or the config file's)")
@@ -155,5 +196,8 @@ def _parser() -> argparse.ArgumentParser:
         "-v", "--verbose", action="store_true", help="tell at the end who has connected to what"
     )
     parser.add_argument("program", metavar="PROGRAM", help="found as a shell does")
-    parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER)
+    rest = parser.add_argument(
+        "arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="the program's own"
+    )
+    rest.required = False  # so that an error names the program alone
     return parser

@@ -6,6 +6,8 @@ from typing import Any
 
 from ..options import SSHOptions
 from ..swap import put_in_place
+from ..tunnel import Tunnel
+from ..words import speak_of_flags
 from .report import Report
 from .settings import Settings, excepted
 
@@ -19,6 +21,7 @@ def begin(given: dict[str, Any]) -> None:
         given: the fields of `Settings`.
     """
     settings = Settings(**given)
+    speak_of_flags()
     report = None if settings.report is None else Report(settings.report)
     put_in_place(
         SSHOptions(**settings.ssh),
@@ -28,3 +31,4 @@ def begin(given: dict[str, Any]) -> None:
     )
     if report is not None:
         report.begin()
+        Tunnel._on_news = report.news

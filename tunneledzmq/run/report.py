@@ -7,10 +7,16 @@ import os
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import zmq
+
+from ..endpoints import parse_remote
 from ..options import SSHOptions
+from ..tunnel import Tunnel
 
 __all__ = ["Report", "summary"]
 
@@ -19,7 +25,10 @@ _SHOWN = 60
 
 
 class Report:
-    """What one process has done: a file of its own, with a line for each connect.
+    """What one process has done: a file of its own, with a line for each event.
+
+    A line is written the moment that there is something to tell: a process may end at any time, and
+    be forked, or become another program.
 
     Args:
         directory: where the file is, which is named by the process' number.
@@ -27,6 +36,8 @@ class Report:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        # What need not be told again, with the process that has told it.
+        self._told: set[tuple[int, str, str, str | None]] = set()
 
     def begin(self) -> None:
         """Note that the process uses `zmq`."""
@@ -34,7 +45,20 @@ class Report:
 
     def connect(self, addr: str, ssh: SSHOptions | None) -> None:
         """Note a connect. May be called by any thread, and after a fork."""
-        self._write({"addr": addr, "directly": ssh is None})
+        with suppress(zmq.ZMQError):
+            addr = str(parse_remote(addr))  # as its tunnel has it
+        self._write({"addr": addr, "server": None if ssh is None else ssh.server})
+
+    def news(self, tunnel: Tunnel, trouble: str | None) -> None:
+        """Note that a tunnel's peer is reached, or why it is not. May be called by any thread."""
+        server = tunnel._options.server
+        if trouble is not None:
+            for prefix in (tunnel.server, tunnel.remote.removeprefix("tcp://")):
+                trouble = trouble.removeprefix(f"{prefix}: ")  # as the line says
+        key = os.getpid(), tunnel.remote, server, trouble
+        if key not in self._told:
+            self._told.add(key)
+            self._write({"addr": tunnel.remote, "server": server, "trouble": trouble})
 
     def _write(self, line: dict[str, object]) -> None:
         # The directory is gone when the program is: what is left of it goes on without.
@@ -47,26 +71,69 @@ class Report:
                 os.close(descriptor)
 
 
-def summary(directory: str, server: str) -> str:
+class _Way(NamedTuple):
+    """What a program has asked for."""
+
+    program: str
+    addr: str
+    server: str | None
+    """`None`: directly."""
+
+
+def summary(directory: str) -> str:
     """Return what all processes have done, in lines."""
     if not os.path.isdir(directory):
         return f"tunneledzmq run: nobody knows who connected: {directory} was removed meanwhile\n"
     lines = []
-    processes = connects = 0
+    processes = connects = missed = 0
     for path in sorted(Path(directory).glob("[0-9]*"), key=lambda path: int(path.name)):
-        notes = [json.loads(line) for line in path.read_text().splitlines()]
-        program = next((note["program"] for note in notes if "program" in note), "a forked process")
-        ways = Counter((note["addr"], note["directly"]) for note in notes if "addr" in note)
+        notes = list(_notes(path))
         processes += 1
-        connects += ways.total()
-        shown = program if len(program) <= _SHOWN else f"{program[:_SHOWN]}..."
-        for (addr, directly), count in sorted(ways.items()):
-            way = "directly (--except)" if directly else f"through {server}"
+        for way, count in _connects(notes).items():
+            how, well = _how(way, notes)
+            connects += count
+            missed += not well
             times = f", {count} times" if count > 1 else ""
-            lines.append(f"process {path.name} ({shown}): {addr} {way}{times}")
+            lines.append(f"process {path.name} ({way.program}): {way.addr} {how}{times}")
     total = (
         f"Python processes that use zmq: {processes}; connects to tcp:// addresses: {connects}"
         if processes
-        else "no Python process has imported zmq; those that ignore PYTHONPATH connect directly"
+        else "no Python process has imported zmq; what is no Python, or ignores PYTHONPATH, "
+        "connects directly"
     )
+    total += f"; addresses that were not reached: {missed}" if missed else ""
     return "".join(f"tunneledzmq run: {line}\n" for line in [*lines, total])
+
+
+def _notes(path: Path) -> Iterator[dict[str, Any]]:
+    """Read what a process has written, which may have been killed in the middle of a line."""
+    for line in path.read_bytes().splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
+def _connects(notes: Iterable[dict[str, Any]]) -> Counter[_Way]:
+    found: Counter[_Way] = Counter()
+    program = "a forked process"
+    for note in notes:
+        if "program" in note:
+            program = note["program"]
+            program = program if len(program) <= _SHOWN else f"{program[:_SHOWN]}..."
+        elif "trouble" not in note:
+            found[_Way(program, note["addr"], note["server"])] += 1
+    return found
+
+
+def _how(way: _Way, notes: Iterable[dict[str, Any]]) -> tuple[str, bool]:
+    """Say how a process came to an address, and tell whether it did."""
+    if way.server is None:
+        return "directly (--except)", True
+    news = [
+        note["trouble"]
+        for note in notes
+        if "trouble" in note and (note["addr"], note["server"]) == (way.addr, way.server)
+    ]
+    if None in news:
+        return f"through {way.server}", True
+    why = news[-1] if news else "no answer from there before the end"
+    return f"NOT reached over {way.server}: {why}", False

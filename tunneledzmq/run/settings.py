@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from ..endpoints import check_local
+from ..endpoints import check_local, excepted
 from ..options import DEFAULT_CONFIG_FILE
 
 __all__ = ["VARIABLE", "Settings", "environment", "excepted"]
@@ -68,14 +67,6 @@ def environment(settings: Settings) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(path),
         VARIABLE: json.dumps(settings._asdict()),
     }
-
-
-def excepted(addr: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a ``tcp://`` address matches one of the patterns, by its host or as a whole."""
-    there = addr.removeprefix("tcp://").rpartition(";")[2].lower()
-    host = there.rpartition(":")[0]
-    names = {there, host, host.strip("[]")}
-    return any(fnmatchcase(name, pattern.lower()) for pattern in patterns for name in names)
 
 
 def _absolute(path: str) -> str:

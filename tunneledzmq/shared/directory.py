@@ -184,7 +184,8 @@ def _bases() -> Iterator[str]:
     # Not $XDG_RUNTIME_DIR first: it goes when the user logs out, and programs may stay.
     with suppress(OSError):
         yield from filter(_is_fit, [tempfile.gettempdir()])
-    yield from filter(_is_fit, [os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp"])
+    more = (os.environ.get("XDG_RUNTIME_DIR", ""), *account.COMMON_DIRECTORIES)
+    yield from filter(_is_fit, more)
 
 
 def _is_fit(base: str) -> bool:

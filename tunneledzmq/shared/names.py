@@ -37,20 +37,26 @@ class ServerAddress(NamedTuple):
     port: int | None
 
 
-def parse_server(text: str) -> ServerAddress:
+def parse_server(text: str, option: str = "ssh") -> ServerAddress:
     """Parse ``[user@]host[:port]`` or ``ssh://[user@]host[:port]``.
+
+    Args:
+        text: what to parse.
+        option: where it stands, for messages.
 
     Raises:
         ValueError: `text` is anything else. What may be a password in it is not repeated.
     """
+    if not text and option != "ssh":
+        raise ValueError(f"{option}= has an empty name in it")
     if not text:
         raise ValueError("ssh= is empty; to connect without a tunnel, pass ssh=None")
     is_uri = text[: len(_SCHEME)].lower() == _SCHEME
-    _check_scheme(text)
+    _check_scheme(text, option)
     rest = text[len(_SCHEME) :].removesuffix("/") if is_uri else text
     if is_uri and "/" in rest.rpartition("@")[2]:
         raise ValueError(
-            f"an ssh:// address ends with the port: it has no path (ssh={_shown(text)})"
+            f"an ssh:// address ends with the port: it has no path ({option}={_shown(text)})"
         )
     user, at, host_port = rest.rpartition("@")
     # A host may have a colon, but none that is written otherwise, except for a scope.
@@ -58,34 +64,35 @@ def parse_server(text: str) -> ServerAddress:
     if any(colon in user for colon in _COLONS) or any(colon in host_port for colon in hidden):
         raise ValueError(
             "a password does not belong in [user@]host[:port]: pass SSHOptions(password=...) "
-            f"(ssh={_shown(text)})"
+            f"({option}={_shown(text)})"
         )
     try:
         # As ssh takes them: an IPv6 address as it is, and aliases.
         bare = not is_uri and is_ipv6(host_port.partition("%")[0])
         host, port = split_host_port(f"[{host_port}]" if bare else host_port, _ALIAS)
     except ValueError as exc:
-        raise ValueError(f"not [user@]host[:port]: {exc} (ssh={_shown(text)})") from None
+        raise ValueError(f"not [user@]host[:port]: {exc} ({option}={_shown(text)})") from None
     if is_uri:
         from urllib.parse import unquote  # 5 ms, for those who write a URI
 
         user = unquote(user)
     if at and not (user and is_valid_user(user)):
-        raise ValueError(f"no valid user name before the @ (ssh={_shown(text)})")
+        raise ValueError(f"no valid user name before the @ ({option}={_shown(text)})")
     return ServerAddress(user if at else None, host, port)
 
 
-def _check_scheme(text: str) -> None:
+def _check_scheme(text: str, option: str) -> None:
     scheme, colon, _ = text.partition("://")
     if not colon or not scheme.isalnum() or scheme.lower() == "ssh":
         return
     if scheme.lower() in ("tcp", "ipc", "inproc"):
         raise ValueError(
-            f"a {scheme}:// address is a ZeroMQ socket's, no SSH server: are addr and ssh= the "
-            "wrong way round?"
+            f"a {scheme}:// address is a ZeroMQ socket's, no SSH server: are addr and {option}= "
+            "the wrong way round?"
         )
     raise ValueError(
-        f"ssh= takes [user@]host[:port], or ssh://[user@]host[:port], and no {scheme}:// address"
+        f"{option}= takes [user@]host[:port], or ssh://[user@]host[:port], and no {scheme}:// "
+        "address"
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..default import program
-from ..endpoints import check_local
+from ..endpoints import check_local, excepted, to_patterns
 from ..mixing import guard
 from ..options import SSHLike, SSHOptions, to_options
 from ..socket import to_text
@@ -17,14 +17,19 @@ __all__ = ["install", "put_in_place", "uninstall"]
 _imports = Imports(MODULES, MADE_FROM_PLAIN_CLASSES, put=put, take_out=take_out)
 
 
-def install(ssh: SSHLike | None = None, *, local: str | None = None) -> None:
+def install(
+    ssh: SSHLike | None = None, *, local: str | None = None, excepts: str | Iterable[str] = ()
+) -> None:
     """Put this package's classes in the place of pyzmq's.
 
     For programs that make their contexts deep inside. What makes contexts and sockets from then on
     by way of :mod:`zmq`, :mod:`zmq.asyncio`, :mod:`zmq.green` or :mod:`zmq.devices` gets this
-    package's. To be called before programs import names from there (``from zmq import Context``);
-    classes that they have derived before still connect through the server. zmq.ssh's functions are
-    replaced as by :func:`tunneledzmq.ssh.install`.
+    package's. zmq.ssh's functions are replaced as by :func:`tunneledzmq.ssh.install`.
+
+    What was there before (contexts, sockets, classes that were derived, names that were imported
+    by ``from zmq import Context``) stays pyzmq's own, so that its ``connect`` takes no ``ssh=``.
+    With a default it connects through the server all the same, from then on; what is connected
+    already stays so.
 
     Args:
         ssh: the default for all contexts that have none of their own: every ``connect`` to a
@@ -32,12 +37,16 @@ def install(ssh: SSHLike | None = None, *, local: str | None = None) -> None:
             change it. Default: none.
         local: the default for ``connect``'s `local`, as a context's: ``"tcp://127.0.0.1:*"`` for
             programs that take ``Peer-Address`` for an IP address.
+        excepts: patterns of what is connected to directly all the same, one or several, with ``*``,
+            ``?`` and ``[...]``: ``"HOST"`` or ``"HOST:PORT"``. A notebook needs ``"127.0.0.1"``:
+            its kernel connects to itself. Default: nothing, not even loopback.
 
     Raises:
-        ValueError: `ssh` or `local` is malformed.
-        TypeError: `ssh` or `local` is of another type.
+        ValueError: `ssh`, `local` or `excepts` is malformed.
+        TypeError: `ssh`, `local` or `excepts` is of another type.
     """
-    put_in_place(None if ssh is None else to_options(ssh), local)
+    options, patterns = None if ssh is None else to_options(ssh), to_patterns(excepts)
+    put_in_place(options, local, (lambda addr: excepted(addr, patterns)) if patterns else None)
 
 
 def put_in_place(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 
@@ -36,6 +37,27 @@ def test_a_server_that_does_not_read_is_not_read_either() -> None:
         assert link.recv(100) == b"one more question"
         link.abort()
         reader.join()
+    pump.close()
+
+
+def test_what_came_before_a_reset_is_read_and_then_it_is_told() -> None:
+    """Whoever meets it by sending does not have to know."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    pump = Pump()
+    link = Link(ours, pump)
+    link.settimeout(5)
+    theirs.sendall(b"last words")
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    for _ in range(3):
+        link.send(b"a question")
+        time.sleep(0.01)
+    assert link.recv(100) == b"last words"
+    with pytest.raises(ConnectionResetError):
+        link.recv(100)
+    link.abort()
     pump.close()
 
 

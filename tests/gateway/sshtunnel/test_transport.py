@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
 from paramiko.common import MSG_USERAUTH_FAILURE, MSG_USERAUTH_SUCCESS
@@ -15,6 +16,7 @@ from tunneledzmq.gateway.sshtunnel.link import Link
 from tunneledzmq.gateway.sshtunnel.message import FarMessage
 from tunneledzmq.gateway.sshtunnel.transport import ForwardTransport
 from tunneledzmq.gateway.traffic.pump import Pump
+from tunneledzmq.gateway.traffic.transport import TURN
 from tunneledzmq.gateway.wire import pack_string
 
 
@@ -28,6 +30,17 @@ def transport() -> Iterator[ForwardTransport]:
         yield ForwardTransport(link, lambda transport, reason: None)
         link.abort()
     pump.close()
+
+
+def test_turns_are_short_where_several_wait_for_a_slow_link(transport: ForwardTransport) -> None:
+    """Each one's turn is in front of all the others', and the kernel has not taken the last one."""
+    transport.connections[1] = Mock()
+    assert transport.turn == TURN
+    while not transport.link.waits:
+        transport.link.send(bytes(TURN))
+    assert transport.turn == TURN
+    transport.connections[2] = Mock()
+    assert transport.turn < TURN // 10
 
 
 def test_answers_do_not_pile_up_in_a_key_exchange(transport: ForwardTransport) -> None:

@@ -161,10 +161,10 @@ class Passwords:
         else:
             if self._login.number_of_password_prompts:
                 raise failure
-        raise KeyFileError(
-            errno.EACCES,
-            f"the key file {file.path} is encrypted: pass passphrase= or prompt=",
-        )
+        why = "pass passphrase= or prompt="
+        if self._questions.declined:
+            why = "the user gave no passphrase for it"
+        raise KeyFileError(errno.EACCES, f"the key file {file.path} is encrypted: {why}")
 
     def _ask(self, text: str, what: str | None = None, *, echo: bool = False) -> str | None:
         if self._again and what is not None:

@@ -204,7 +204,10 @@ class Answers:
                     errno.EACCES, f"the passphrase for the key file {named} is wrong"
                 )
             name = named or path
-            self.skipped.append(f"the key file {name} is encrypted: pass passphrase= or prompt=")
+            why = "pass passphrase= or prompt="
+            if self._questions.declined:
+                why = "the user gave no passphrase for it"
+            self.skipped.append(f"the key file {name} is encrypted: {why}")
         return answer
 
     def _again(self, text: str, wrong: str = WRONG_PASSWORD) -> str:

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ...shared.environment import environment_of_others
 from ...shared.interpreter import find_interpreter, is_called_python
 from ..config import methods_of, server_name
 from ..login import Login, LoginError, Request
@@ -29,6 +30,9 @@ from . import helper
 from .hops import Hops
 
 __all__ = ["OpenSSHLogin", "helper_command", "master_command", "resolve"]
+
+# In a frozen program it is a file only because of a hook (see tunneledzmq.pyinstaller).
+_HELPER = os.path.splitext(os.path.abspath(helper.__file__))[0] + ".py"
 
 # Of the user's config file, what has nothing to do with our channels, or would get in their way.
 _OURS = {
@@ -189,23 +193,24 @@ def master_command(login: OpenSSHLogin, control_path: str, gateway: str, hop: st
 
 def helper_command(gateway: str, what: str) -> list[str]:
     """Return the command line of :mod:`helper`, which speaks to the gateway."""
-    return [python(), "-I", "-S", os.path.abspath(helper.__file__), gateway, what]
+    return [python(), "-I", "-S", _HELPER, gateway, what]
 
 
 def python() -> str:
     """Return the interpreter of what ssh is to start for us.
 
     Raises:
-        LoginError: there is none, or what it is to run is inside a frozen program.
+        LoginError: there is none, or what it is to run is only inside a frozen program.
     """
     interpreter = find_interpreter()
     if interpreter is None or not is_called_python(interpreter):
         interpreter = shutil.which("python3")
-    if interpreter is None or not os.path.exists(helper.__file__):
+    if interpreter is None or not os.path.exists(_HELPER):
+        missing = "the file helper.py" if interpreter else "a Python interpreter (python3 in PATH)"
         raise LoginError(
             "GatewayError",
             errno.ENOTSUP,
-            "backend='openssh' needs a Python interpreter, and a program that is not frozen: use "
+            f"backend='openssh' needs {missing}, which this frozen program does not have: use "
             "backend='sshtunnel'",
         )
     return interpreter
@@ -283,7 +288,7 @@ def _ask(request: Request, ssh: str, *commands: list[str]) -> list[Settings]:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env={**os.environ, "LC_ALL": "C"},
+            env={**environment_of_others(), "LC_ALL": "C"},
             cwd="/",
             start_new_session=True,
         )
@@ -327,7 +332,13 @@ def _useless(request: Request, text: str) -> LoginError:
 
 
 def _check_version(request: Request, ssh: str) -> None:
-    said = subprocess.run([ssh, "-V"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    said = subprocess.run(
+        [ssh, "-V"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment_of_others(),
+    )
     match = re.match(r"OpenSSH_\D*(\d+)\.(\d+)", said.stderr)
     if match is None or (int(match[1]), int(match[2])) < _OLDEST:
         raise LoginError(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from ...shared.system.account import readable_by_others
 from ..login import HUNG_UP, Login, LoginError
-from ..trust.host_key import ask_authority
+from ..trust.host_key import ask_authority, name_files, scan_into
 from ..trust.known_hosts import KnownHosts
 from .said import Said
 
@@ -67,7 +67,7 @@ def unknown_host_key(login: Login, name: str, kind: str, key: str = "") -> Login
     of_hop = (host, port) != (login.host, str(login.port)) and not login.host_key_alias
     if not of_hop:
         host, port = login.host, str(login.port)
-    file = (login.user_known_hosts or ["~/.ssh/known_hosts"])[0]
+    files = list(map(os.path.expanduser, login.user_known_hosts or ["~/.ssh/known_hosts"]))
     whose = f"{key} of the hop {name}".strip() if of_hop else key
     known_as = (login.host_key_alias, 22) if login.host_key_alias else (host, int(port))
     if _has_authority(login, *known_as):
@@ -77,11 +77,11 @@ def unknown_host_key(login: Login, name: str, kind: str, key: str = "") -> Login
             f"it. {ask_authority(known_as[0])}",
             "UnknownHostKeyError",
         )
+    scan = f"ssh-keyscan -p {port} -t {kind.lower()} {shlex.quote(host)}"
     return login.no_trust(
         errno.EACCES,
-        f"the host key {whose} is not in {', '.join(login.user_known_hosts)}. If that is the "
-        f"server's fingerprint: ssh-keyscan -p {port} -t {kind.lower()} {shlex.quote(host)} >> "
-        f"{shlex.quote(file)} (or strict_host_key_checking='accept-new')",
+        f"the host key {whose} is not in {name_files(files)}. If that is the server's "
+        f"fingerprint: {scan_into(scan, files[0])} (or strict_host_key_checking='accept-new')",
         "UnknownHostKeyError",
     )
 

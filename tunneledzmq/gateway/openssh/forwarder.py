@@ -17,6 +17,7 @@ from itertools import cycle, islice
 from string import ascii_lowercase
 
 from ...shared.directory import restore
+from ...shared.environment import environment_of_others
 from ...shared.listener import address_of
 from ...shared.system.tcp import watch_peer
 from ..attempt import Attempt
@@ -72,7 +73,7 @@ class OpenSSHForwarder:
         """
         said = Said()
         try:
-            transport = self._users_master(said) or self._own_master(attempt, said)
+            transport = self._users_master(attempt, said) or self._own_master(attempt, said)
         except (OSError, mux.ProtocolError) as exc:
             attempt.abort()
             code = exc.errno if isinstance(exc, OSError) else None
@@ -112,7 +113,7 @@ class OpenSSHForwarder:
 
     # Logging in
 
-    def _users_master(self, said: Said) -> OpenSSHTransport | None:
+    def _users_master(self, attempt: Attempt, said: Said) -> OpenSSHTransport | None:
         """Take the master that ``ssh`` itself would take, if there is one."""
         if not self.login.control_path:
             return None
@@ -121,10 +122,14 @@ class OpenSSHForwarder:
         except (OSError, mux.ProtocolError):
             return None
         logger.info("%s: over the master at %s", self.login.server, self.login.control_path)
+        attempt.questions.tell(
+            "authenticate", f"before, by the master at {self.login.control_path}"
+        )
         return found
 
     def _own_master(self, attempt: Attempt, said: Said) -> OpenSSHTransport:
         self._check_keyfiles()
+        attempt.questions.tell("options", f"user {self.login.user}")
         if self.login.strict_host_key_checking != "yes" and self.login.user_known_hosts:
             _open_for_new_keys(self.login.user_known_hosts[0])
         # A connection that cannot be made needs no ssh to be found out.
@@ -255,7 +260,7 @@ def _open_for_new_keys(known_hosts: str) -> None:
 
 def _environment(askpass: str) -> dict[str, str]:
     environment = {
-        **os.environ,
+        **environment_of_others(),
         "LC_ALL": "C",
         "SSH_ASKPASS": askpass,
         "SSH_ASKPASS_REQUIRE": "force",

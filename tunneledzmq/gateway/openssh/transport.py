@@ -67,6 +67,7 @@ class OpenSSHTransport:
         self.path = Path()
         # ssh takes data at all times.
         self.writable = True
+        self.turn = transport.TURN
         self.paused: list[transport.Channel] = []
         self._on_end = on_end
         self._process = process

@@ -154,6 +154,11 @@ class Link:
         return self._was_full
 
     @property
+    def waits(self) -> bool:
+        """Whether the kernel has not taken all: the link is slower than those who send."""
+        return self._waits_to_write
+
+    @property
     def _flooded(self) -> bool:
         return self._output_end - self._output_start > _FLOODED
 

@@ -40,7 +40,7 @@ from paramiko.message import Message
 from ...shared.text import DISPLAY_LIMIT, printable
 from ..auth.userauth import Userauth
 from ..traffic.refusal import refusal
-from ..traffic.transport import Channel
+from ..traffic.transport import TURN, Channel
 from ..traffic.window import FIRST_SIZE, Path
 from ..trust.certificate import HostCertificate, is_certificate, key_of, plain_algorithm
 from ..wire import Reader
@@ -61,6 +61,9 @@ _MAX_DATA_IN = 7 << 15
 
 # Bytes to read from libzmq at once.
 _READ_SIZE = 1 << 19
+
+# A turn on a link that is slower than its senders: each one's turn is in front of all the others'.
+_SHORT_TURN = 1 << 15
 
 # RFC 4253, section 11.1.
 _DISCONNECT_BY_APPLICATION = 11
@@ -211,6 +214,11 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
     def writable(self) -> bool:
         """Whether channel data may be sent now: no key exchange goes on, and there is room."""
         return bool(self.clear_to_send.is_set()) and not self.link.full
+
+    @property
+    def turn(self) -> int:
+        """How many bytes a connection may read now before the others get their turn."""
+        return _SHORT_TURN if self.link.waits and len(self.connections) > 1 else TURN
 
     @property
     def expects_packet(self) -> bool:

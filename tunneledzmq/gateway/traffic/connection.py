@@ -29,8 +29,7 @@ waits."""
 
 _GREETING_SIZE = 64
 
-# Bytes to read from libzmq before the others get their turn, and what is not worth a second look.
-_READ_AT_ONCE = 1 << 19
+# Bytes after which it is not worth to look at once whether libzmq has written more.
 _SMALL = 1 << 12
 
 # Bytes to write to libzmq at once, of what it did not take before.
@@ -208,12 +207,12 @@ class Connection:
                 self._read()
 
     def _read(self) -> None:
-        rest = _READ_AT_ONCE
+        rest = self.transport.turn
         while rest > 0:
             if not self.transport.writable:
                 self._pause()
                 return
-            count = self._receive(self._out_window)
+            count = self._receive(min(rest, self._out_window))
             if count is None:
                 return
             if count:

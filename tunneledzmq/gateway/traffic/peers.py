@@ -203,7 +203,7 @@ class Peer:
             return
         self._open.add(connection)
         self._search.found()
-        if self.refusal != "":
+        if self.refusal != "" or self._told is not Sight.THERE:
             self.refusal = ""
             self._peers.on_found(self)
         self._tell()

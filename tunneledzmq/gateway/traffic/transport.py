@@ -8,7 +8,10 @@ from typing import Protocol
 from .pump import Pump
 from .window import Path
 
-__all__ = ["Channel", "Transport"]
+__all__ = ["TURN", "Channel", "Transport"]
+
+TURN = 1 << 19
+"""Bytes that a connection reads from libzmq before the others get their turn, on a fast link."""
 
 
 class Channel(Protocol):
@@ -96,6 +99,11 @@ class Transport(Protocol):
     @property
     def writable(self) -> bool:
         """Whether channel data may be sent now."""
+        ...
+
+    @property
+    def turn(self) -> int:
+        """How many bytes a connection may read now before the others get their turn."""
         ...
 
     def open(self, channel: Channel, remote: tuple[str, int]) -> int:

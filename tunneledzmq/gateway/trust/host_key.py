@@ -6,22 +6,33 @@ import base64
 import errno
 import hashlib
 import logging
+import os
 import re
 import shlex
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import paramiko
 
+from ...shared.system.account import MAKE_PRIVATE
 from ...shared.text import printable
 from ..login import Learned, Login
 from . import known_hosts
 from .certificate import CA_SIGNATURES, HostCertificate
 from .known_hosts import KnownHosts, Verdict
 
-__all__ = ["ask_authority", "check_host_key", "load_known", "load_revoked"]
+__all__ = [
+    "ask_authority",
+    "check_host_key",
+    "load_known",
+    "load_revoked",
+    "name_files",
+    "scan_into",
+]
 
 logger = logging.getLogger("tunneledzmq")
+
+_SECOND = os.path.join(".ssh", os.path.basename(known_hosts.DEFAULT_USER_FILES[1]))
 
 
 def load_known(login: Login) -> KnownHosts:
@@ -170,6 +181,24 @@ def ask_authority(host: str) -> str:
     )
 
 
+def name_files(files: Sequence[str]) -> str:
+    """Name the files in which a key is not, and say which of them are not there."""
+    # Nobody has the second one of the defaults.
+    named = [
+        file for file in files if os.path.exists(file) or not (file.endswith(_SECOND) and files[1:])
+    ]
+    return ", ".join(
+        file if os.path.exists(file) else f"{file} (which does not exist)" for file in named
+    )
+
+
+def scan_into(scan: str, file: str) -> str:
+    """Return the command that adds what `scan` prints to a file."""
+    directory = os.path.dirname(file)
+    make = "" if os.path.isdir(directory) else f"{MAKE_PRIVATE} {shlex.quote(directory)} && "
+    return f"{make}{scan} >> {shlex.quote(file)}"
+
+
 def _print_of(blob: bytes) -> str:
     digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
     return f"SHA256:{digest}"
@@ -212,9 +241,9 @@ def _unknown(
     proxied = login.behind_hop or login.proxy_command is not None
     where = ", run where the server can be reached" if proxied else ""
     return (
-        f"the host key {print_} is not in {', '.join(files)}"
+        f"the host key {print_} is not in {name_files(files)}"
         f"{f' under its HostKeyAlias {alias}' if alias else ''}. If that is the server's "
-        f"fingerprint: {scan} >> {shlex.quote(files[0])}{where} "
+        f"fingerprint: {scan_into(scan, files[0])}{where} "
         "(or strict_host_key_checking='accept-new')"
     )
 

@@ -7,6 +7,8 @@ import stat
 import sys
 
 __all__ = [
+    "COMMON_DIRECTORIES",
+    "MAKE_PRIVATE",
     "SYSTEM_SSH_DIRECTORY",
     "is_fit",
     "is_private",
@@ -20,7 +22,13 @@ if sys.platform == "win32":
     import ctypes
     from ctypes import wintypes
 
+    # "/tmp" would be one of the current drive's, and with Wine that of another system, which has
+    # locks of its own.
+    COMMON_DIRECTORIES: tuple[str, ...] = ()
+
     SYSTEM_SSH_DIRECTORY = os.path.join(os.environ.get("PROGRAMDATA", r"C:\ProgramData"), "ssh")
+
+    MAKE_PRIVATE = "mkdir"
 
     def user_name() -> str | None:
         """Return whose process this is, as the system has it."""
@@ -55,8 +63,14 @@ else:
     import grp
     import pwd
 
+    COMMON_DIRECTORIES = ("/tmp",)
+    """Where everybody may have temporary files, whatever the environment says."""
+
     SYSTEM_SSH_DIRECTORY = "/etc/ssh"
     """Where the system's ssh_config and ssh_known_hosts are."""
+
+    MAKE_PRIVATE = "mkdir -p -m 700"
+    """The words of a shell before a directory that is to be made, as ~/.ssh is."""
 
     def user_name() -> str | None:
         """Return whose process this is, as the system has it."""

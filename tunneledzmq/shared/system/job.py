@@ -9,6 +9,8 @@ import sys
 from contextlib import suppress
 from typing import IO, Any
 
+from ..environment import environment_of_others
+
 __all__ = ["REPLACE_SHELL", "Job", "read_end"]
 
 if sys.platform == "win32":
@@ -61,6 +63,7 @@ if sys.platform == "win32":
                     stdin=subprocess.PIPE if over_socket else stdin,
                     stdout=subprocess.PIPE if over_socket else stdout,
                     stderr=stderr,
+                    env=environment_of_others(),
                     cwd=directory if os.path.isdir(directory) else None,
                     creationflags=subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP,
                 )
@@ -132,6 +135,7 @@ else:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
+                env=environment_of_others(),
                 cwd=directory if os.path.isdir(directory) else "/",
                 start_new_session=True,
             )

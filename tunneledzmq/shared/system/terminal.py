@@ -48,7 +48,11 @@ else:
             # A program in the background would be stopped, not asked.
             if os.tcgetpgrp(raw.fileno()) != os.getpgrp():
                 return None
-            return _read_visibly(raw, text) if echo else getpass.getpass(text)
+            try:
+                return _read_visibly(raw, text) if echo else getpass.getpass(text)
+            except EOFError:
+                raw.write(b"\n")  # nobody has ended the line of the question
+                raise
 
     def _read_visibly(terminal: RawIOBase, text: str) -> str:
         terminal.write(text.encode())
