@@ -30,6 +30,9 @@ UNIX = {
 """Files and folders of the suite that are not collected there, and why."""
 
 UNIX_TESTS = {
+    "test_run.py::test_a_forked_process_that_never_comes_back_has_told_it_too": "os.fork",
+    "test_run.py::test_what_cannot_be_run_is_told_as_a_shell_does": "files that may be executed",
+    "test_run.py::test_a_program_that_uses_libzmq_itself_is_warned_of": "ELF files",
     "test_tunnels.py::test_the_local_leg_at_a_given_path": "a Unix socket",
     "test_tunnels.py::test_a_context_may_have_a_local_leg_for_all": "a Unix socket",
     "test_tunnels.py::test_a_local_port_that_is_taken_is_an_error": "libzmq's number of the error",
