@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -190,6 +191,24 @@ def test_a_proxy_command_ends_with_its_tunnel_whatever_it_does(
         proxies = [p for p in leaks.processes(str(script)) if p.name().startswith("python")]
         assert proxies
     assert psutil.wait_procs(proxies, timeout=5)[1] == []
+
+
+def test_a_condition_that_outlives_its_ssh_is_not_waited_for(
+    ctx: TunneledContext, config: Callable[..., SSHOptions], tmp_path: Path
+) -> None:
+    """As one that sudo runs, which we may not kill: it has ssh's standard error."""
+    script = tmp_path / "condition.sh"
+    script.write_text("sleep 60")
+    options = config(f'Match exec "setsid sh {script}"', connect_timeout=1)
+    start = time.monotonic()
+    with ctx.socket(zmq.REQ) as sock, pytest.raises(SSHConnectionError, match="does not end"):
+        sock.connect("tcp://127.0.0.1:1", ssh=options)
+    assert time.monotonic() - start < 5
+    conditions = [p for p in leaks.processes(str(script)) if p.name() == "sh"]
+    assert conditions
+    for process in conditions:
+        for each in (*process.children(), process):
+            each.kill()
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,15 @@ import psutil
 import pytest
 import zmq
 
+from tests.conftest import OwningContext
+from tests.deadline import ending
+from tests.faults.injection import stopped
 from tests.logins import entry_for
 from tests.peers import Peer, round_trip
 from tests.polling import wait_until
 from tests.sshd import OpenSSHServer, generate_key
 from tunneledzmq import SSHConnectionError, SSHOptions, TunneledContext
+from tunneledzmq.shared.system.job import Job
 
 Config = Callable[..., Path]
 
@@ -136,6 +140,34 @@ def test_a_command_that_says_nothing_is_given_up(
     assert caught.value.errno == errno.ETIMEDOUT
     assert time.monotonic() - start < 4
     wait_until(lambda: not commands("sleep", "7654"))
+
+
+def test_a_command_that_we_may_not_kill_holds_nothing_up(
+    config: Config,
+    openssh: OpenSSHServer,
+    echo: Peer,
+    netcat: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The network dies under one that sudo runs: it neither ends nor may be ended."""
+    config(entry_for("name", openssh, f"ProxyCommand {netcat}"))
+    options = SSHOptions("name", server_alive_interval=1, server_alive_count_max=1)
+    with ending(OwningContext(isolate=False)) as ctx:
+        sock = ctx.socket(zmq.REQ)
+        sock.connect(echo.address, ssh=options)
+        round_trip(sock)
+        [command] = commands("netcat.py", str(openssh.port))
+        for signalling in ("hang_up", "kill"):
+            monkeypatch.setattr(Job, signalling, lambda job: None)
+        with stopped(command):
+            wait_until(lambda: sock.tunnels[0].reconnects == 1 and sock.tunnels[0].state == "up")
+            round_trip(sock)
+            start = time.monotonic()
+            sock.close()
+            wait_until(lambda: len(commands("netcat.py", str(openssh.port))) == 1)
+            assert time.monotonic() - start < 3
+        monkeypatch.undo()
+        command.kill()
 
 
 def test_ctrl_c_does_not_reach_the_command(

@@ -173,8 +173,9 @@ def test_what_was_not_reached_is_told_with_the_reason(
 import sys, time, zmq, zmq.asyncio
 kind = zmq.asyncio.Context if sys.argv[1] == "True" else zmq.Context
 with kind() as ctx:
-    for addr in sys.argv[2:]:
-        ctx.socket(zmq.REQ).connect(addr)
+    socks = [ctx.socket(zmq.REQ) for _ in sys.argv[2:]]
+    for sock, addr in zip(socks, sys.argv[2:]):
+        sock.connect(addr)
     deadline = time.monotonic() + 20
     while not all(t.last_error or t.stats().connections_open for t in ctx.tunnels):
         assert time.monotonic() < deadline

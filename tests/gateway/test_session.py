@@ -7,6 +7,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from tests.polling import wait_until
 from tunneledzmq.gateway.attempt import Attempt
 from tunneledzmq.gateway.login import Login, LoginError
+from tunneledzmq.gateway.questions import Questions
 from tunneledzmq.gateway.session import Session, State
 
 TIMEOUT = 0.3
@@ -112,6 +115,23 @@ def test_a_thread_that_hangs_is_left_behind(released: threading.Event) -> None:
     assert station.session.transport is transport and station.session.state is State.UP
 
 
+def test_threads_that_hang_do_not_pile_up(released: threading.Event) -> None:
+    def hang(attempt: Attempt) -> None:
+        released.wait()
+        attempt.check()
+
+    station = Station(*[hang] * 4, succeed)
+    threads = threading.active_count()
+    station.session.want()
+    station.run_until(lambda: len(station.errors) == 8, timeout=15)
+    assert threading.active_count() == threads + 4
+    assert [error.errno for error in station.errors[3:5]] == [errno.ETIMEDOUT, errno.EAGAIN]
+    assert station.errors[-1].message.startswith("me@bastion:22: 4 logins that were given up")
+    assert not station.ups
+    released.set()
+    station.run_until(lambda: station.ups)
+
+
 def test_the_time_goes_on_when_the_user_has_answered(released: threading.Event) -> None:
     def ask_and_hang(attempt: Attempt) -> None:
         assert attempt.questions.prompt("Password:", echo=False) == "secret"
@@ -189,6 +209,17 @@ def test_what_was_set_up_is_undone(released: threading.Event) -> None:
     released.set()
     wait_until(lambda: len(refused) == 2)
     assert refused == ["undone at once", "me@bastion:22: the login was given up"]
+
+
+def test_what_takes_over_is_undone_instead() -> None:
+    attempt = Attempt(Questions([].append, count(1)), LoginError)  # type: ignore[arg-type]
+    undone: list[str] = []
+    first, second = partial(undone.append, "first"), partial(undone.append, "second")
+    attempt.on_abort(partial(undone.append, "other"))
+    attempt.on_abort(first)
+    attempt.on_abort(second, instead_of=first)
+    attempt.abort()
+    assert undone == ["second", "other"]
 
 
 def test_a_refusal_is_not_tried_again_before_the_program_connects() -> None:

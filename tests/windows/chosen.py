@@ -14,6 +14,8 @@ UNIX = {
     "gateway/config/test_config.py": "imports pwd; compares with ssh -G",
     "gateway/config/test_random_config.py": "imports pwd; compares with ssh -G",
     "gateway/openssh/test_forwarder.py": "about backend='openssh', and paths of Unix sockets",
+    "gateway/openssh/test_process.py": "imports fcntl; it is about backend='openssh'",
+    "gateway/reach/test_shell.py": "takes sh, its signals, and /proc",
     "gateway/trust/test_certificate.py": "runs ssh-keygen",
     "handles/test_local_leg.py": "about Unix sockets' buffers, by /proc",
     "integration": "takes network namespaces",

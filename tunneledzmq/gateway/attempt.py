@@ -36,14 +36,22 @@ class Attempt:
         """Whether it has been given up."""
         return self._aborted
 
-    def on_abort(self, undo: Callable[[], None]) -> None:
+    def on_abort(
+        self, undo: Callable[[], None], instead_of: Callable[[], None] | None = None
+    ) -> None:
         """Have something undone when the attempt is given up; or now, if it has been.
+
+        Args:
+            undo: how.
+            instead_of: what is not to be called any more, but `undo` in its place.
 
         Raises:
             LoginError: it has been given up.
         """
         with self._lock:
             if not self._aborted:
+                if instead_of is not None:
+                    self._undo.remove(instead_of)
                 self._undo.append(undo)
                 return
         undo()

@@ -25,6 +25,9 @@ __all__ = ["Dialler", "Session", "SessionOwner", "State"]
 
 logger = logging.getLogger("tunneledzmq")
 
+# Threads of attempts that were left behind, at most, when another one is begun.
+_MAX_LEFT = 3
+
 # Seconds to wait for the thread of a session that was told to end.
 _END_TIMEOUT = 5.0
 
@@ -114,6 +117,8 @@ class Session:
         # What is being dialled, and whether a program waited for it when that began.
         self._attempt: Attempt | None = None
         self._for_program = False
+        # The threads of attempts, the present one's and those that were left behind.
+        self._diallers: list[threading.Thread] = []
         self._alive: Alive | None = None
         # Why we have ended the session, if we have.
         self._gave_up = ""
@@ -182,15 +187,27 @@ class Session:
         if self._orphaned:
             questions.give_up()
         attempt = self._attempt = Attempt(questions, self._dialler.login.given_up)
+        self._diallers = [thread for thread in self._diallers if thread.is_alive()]
+        if len(self._diallers) > _MAX_LEFT:
+            text = (
+                f"{len(self._diallers)} logins that were given up have not ended yet: a disk (with "
+                "known_hosts, keys or a command on it), or a name server, does not answer"
+            )
+            self._fail_later(attempt, text)
+            return
         thread = threading.Thread(
             target=self._log_in, args=(attempt,), name="tunneledzmq-dial", daemon=True
         )
         try:
             thread.start()
         except RuntimeError as exc:  # there are too many
-            text = f"cannot start a thread to log in: {exc}"
-            error = self._dialler.login.no_connection(errno.EAGAIN, text)
-            self._call(lambda: self._on_failed(attempt, error))
+            self._fail_later(attempt, f"cannot start a thread to log in: {exc}")
+        else:
+            self._diallers.append(thread)
+
+    def _fail_later(self, attempt: Attempt, text: str) -> None:
+        error = self._dialler.login.no_connection(errno.EAGAIN, text)
+        self._call(lambda: self._on_failed(attempt, error))
 
     def _log_in(self, attempt: Attempt) -> None:
         try:

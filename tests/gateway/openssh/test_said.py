@@ -61,6 +61,17 @@ def test_a_refusal_is_that_of_its_own_address() -> None:
     assert said.refusal("10.0.0.1", 5556) == ""
 
 
+def test_no_more_refusals_are_kept_than_are_asked_for() -> None:
+    said = Said()
+    for port in (7, *range(1, 3001), 7):
+        said.add(f"debug1: channel_connect_stdio_fwd: 10.0.0.1:{port}".encode())
+        said.add(b"debug1: channel 3: new stdio-forward [stdio-forward]")
+        said.add(b"channel 3: open failed: connect failed: no")
+    assert len(said._refusals) == 1000
+    assert said.refusal("10.0.0.1", 7) and said.refusal("10.0.0.1", 2002)
+    assert not said.refusal("10.0.0.1", 8)
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [

@@ -69,6 +69,10 @@ _FAST_CIPHER = "aes128-gcm@openssh.com"
 _OLDEST = (7, 6)
 
 _CONNECT_TIMEOUT = 10.0
+
+# Seconds for what is killed to end.
+_KILL_GRACE = 0.5
+
 _ALIVE_INTERVAL = 15
 
 
@@ -304,7 +308,10 @@ def _ask(request: Request, ssh: str, *commands: list[str]) -> list[Settings]:
         for process in processes:
             with suppress(OSError):
                 os.killpg(process.pid, signal.SIGKILL)  # what a "Match exec" runs, too
-            process.communicate()
+        for process in processes:
+            # What we may not kill, and that has its standard error, lives on.
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=_KILL_GRACE)
         raise _useless(request, f"ssh -G does not end within {timeout:g} s") from None
     return [
         _parse(request, ssh, said, errors, process.returncode)

@@ -35,6 +35,9 @@ kill -KILL 0
 # write(), and what a server has it repeat may hold line feeds (Linux; elsewhere lines must do).
 _PACKETS = getattr(os, "O_DIRECT", 0) if sys.platform == "linux" else 0
 
+# Seconds for it to end when it is killed, which the kernel may not let it.
+_KILL_GRACE = 1.0
+
 # How ssh ends what it says.
 _END = b"\r\n"
 
@@ -74,7 +77,7 @@ class MasterProcess:
             raise
         finally:
             os.close(says)
-        # Mutex for the end: once the process is waited for, its id may be another's.
+        # Mutex for the end: once the process may be waited for, its id may be another's.
         self._lock = threading.Lock()
         self._ended = False
         assert self._process.stdout is not None
@@ -112,12 +115,13 @@ class MasterProcess:
                     os.killpg(self._process.pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """End it, and let go of it."""
+        """End it, and let go of it. Takes a second at most."""
         self.kill()
         with self._lock:
             self._ended = True
-            self._process.wait()
             self._close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_KILL_GRACE)
 
     def after_fork(self) -> None:
         """Close a forked child's copies of the pipes, without which it would hold ssh alive."""

@@ -16,6 +16,8 @@ debug_log = logging.getLogger("tunneledzmq.openssh")
 
 # Lines kept: as many as ssh says about a login, with a banner of the server among them.
 _MAX_LINES = 300
+# Addresses of which it is kept why they were refused; it is asked for just after that is said.
+_MAX_REFUSALS = 1000
 # Characters of a line: as many as ssh shows of what a server says.
 _MAX_LINE = 400
 
@@ -106,7 +108,10 @@ class Said:
         if match := _OPEN_FAILED.fullmatch(text):
             remote = self._remotes.get(int(match[1]))
             if remote is not None:
+                self._refusals.pop(remote, None)  # the last one comes last
                 self._refusals[remote] = match[2]
+                if len(self._refusals) > _MAX_REFUSALS:
+                    del self._refusals[next(iter(self._refusals))]
         elif text.startswith("Authenticated to "):
             self.authenticated = True
             self._steps.append(("authenticate", text))

@@ -20,15 +20,28 @@ _CANNOT_ASK = re.compile(r"Permission denied|Host key verification failed|passph
 
 
 class ProxySocket(socket.socket):
-    """Our end of the connection to a command; closing it ends the command."""
+    """Our end of the connection to a command; closing it ends the command.
+
+    Nobody waits for that who closes it, or shuts it down: a thread that decides, or carries.
+    """
 
     command: ShellCommand | None = None
 
+    def shutdown(self, how: int) -> None:
+        """Shut the socket down, and have the command ended: closing it is what comes next."""
+        try:
+            super().shutdown(how)
+        finally:
+            self._let_go()
+
     def close(self) -> None:
-        """Close the socket, and end and reap the command."""
+        """Close the socket, and have the command ended."""
         super().close()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self.command is not None:
-            self.command.end()
+            self.command.close()
 
 
 def connect_over_command(login: Login) -> ProxySocket:
@@ -58,7 +71,10 @@ def connect_over_command(login: Login) -> ProxySocket:
 
 
 def explain(error: LoginError, sock: socket.socket | None, login: Login) -> LoginError:
-    """Say what the command had to do with it that there is no session, and end it."""
+    """Say what the command had to do with it that there is no session, and end it.
+
+    Waits for its end, a second at most.
+    """
     command = sock.command if isinstance(sock, ProxySocket) else None
     if command is None or error.kind != "SSHConnectionError":
         return error

@@ -17,6 +17,7 @@ from ..auth import authenticate, load_identities
 from ..login import Learned, Login, LoginError
 from ..reach.connect import connect
 from ..reach.proxy_command import explain
+from ..reach.shell import finish
 from ..traffic.pump import Pump
 from ..traffic.servers import StreamServer, TCPServer
 from ..trust.known_hosts import fingerprint
@@ -110,9 +111,10 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         server.server_close()
 
     def close(self) -> None:
-        """Close all listeners."""
+        """Close all listeners, and see the commands end that led to the server."""
         for server in list(self._server_list):
             self.drop_server(server)
+        finish()
 
     # sshtunnel's seams
 
@@ -141,7 +143,8 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         attempt: Attempt = self._dialling.attempt
         sock = self._dialling.sock = connect(self.login, attempt)
         link = Link(sock, Pump())
-        attempt.on_abort(link.abort)
+        # The session's thread may wait for the socket: nobody else may close it from now on.
+        attempt.on_abort(link.abort, instead_of=sock.close)
         transport = ForwardTransport(link, self._on_end)
         transport.packetizer.on_banner = partial(attempt.questions.tell, "banner")
         transport.use_compression(self.login.compression)

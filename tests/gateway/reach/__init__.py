@@ -1,0 +1,1 @@
+"""Tests of tunneledzmq/gateway/reach, by the names of its modules."""
