@@ -16,7 +16,7 @@ from ...shared.system.leg import AF_UNIX
 from .connection import Connection, End
 from .delivery import Delivery
 from .doorkeeper import Doorkeeper
-from .ending import STALL_TIMEOUT, Ending, Owes, is_given_up
+from .ending import STALL_TIMEOUT, Ending, Owes, is_given_up, really_owes
 from .looks import Look
 from .peers import Peer
 from .pump import READ, Pump
@@ -469,7 +469,9 @@ class Forward:
     @property
     def needs_program_clock(self) -> bool:
         """Whether what happens next depends on how long the program has run."""
-        return self.ending is not None and not self._busy
+        return self.ending is not None and (
+            not self._busy or self.ending.lingers(self._host.program_clock)
+        )
 
     def check(self, now: float, *, clock: float, orphaned: bool) -> Look | None:
         """Do what is due.
@@ -551,7 +553,13 @@ class Forward:
         """Give up the connections on which nothing moves any more."""
         self._busy = False
         for connection in list(self.connections):
-            owes = connection.owes()
+            owes = really_owes(
+                connection.owes(),
+                self.ending,
+                self._host.program_clock,
+                orphaned=orphaned,
+                for_gateway=self.for_gateway,
+            )
             self._busy = self._busy or owes is not Owes.NOTHING
             moved = self._moves.get(connection)
             if moved is None or moved[0] != connection.last_progress:
