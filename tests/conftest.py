@@ -31,8 +31,9 @@ from tests.figures import figures, pytest_terminal_summary  # noqa: F401
 from tests.leaks import nothing_left_behind, pytest_runtest_makereport  # noqa: F401
 from tests.logins import Server, options_for
 from tests.peers import Peer
+from tests.polling import PATIENCE
 from tests.sshd import SSHD, OpenSSHServer
-from tests.windows.chosen import UNIX
+from tests.windows.chosen import UNIX, UNIX_TESTS
 from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
 from tunneledzmq.demo.server import EmbeddedServer
 from tunneledzmq.handles import home as homes
@@ -86,6 +87,7 @@ UNUSUAL = {
         "test_passed_over",
         "test_prompts",
         "test_certificate",
+        "test_surroundings",
     },
     "threads": {"test_connect", "test_lifetimes", "test_ordinary_life"},
 }
@@ -120,11 +122,21 @@ def use_selector(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if sys.platform == "win32":
+        left_out = {f"tests/{name}" for name in UNIX_TESTS}
+        _deselect(config, items, {item for item in items if _name(item) in left_out})
     if config.getoption("all_combinations"):
         return
-    rare = {item for item in items if _is_rare(item)}
-    config.hook.pytest_deselected(items=list(rare))
-    items[:] = [item for item in items if item not in rare]
+    _deselect(config, items, {item for item in items if _is_rare(item)})
+
+
+def _deselect(config: pytest.Config, items: list[pytest.Item], unwanted: set[pytest.Item]) -> None:
+    config.hook.pytest_deselected(items=list(unwanted))
+    items[:] = [item for item in items if item not in unwanted]
+
+
+def _name(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
 
 
 def _is_rare(item: pytest.Item) -> bool:
@@ -199,7 +211,7 @@ def openssh_options(openssh: OpenSSHServer) -> SSHOptions:
 class OwningContext(TunneledContext):
     """Holds its sockets until its end, so that a test need not close them.
 
-    They give up after 10 s instead of hanging.
+    They give up after 10 s, but for `PATIENCE`, instead of hanging.
     """
 
     _owned: list[TunneledSocket]
@@ -207,7 +219,7 @@ class OwningContext(TunneledContext):
     def __init__(self, **arguments: Any) -> None:
         self._owned = []
         super().__init__(**arguments)
-        self.rcvtimeo = self.sndtimeo = 10_000
+        self.rcvtimeo = self.sndtimeo = 10_000 * PATIENCE
 
     def socket(self, *args: Any, **kwargs: Any) -> Any:
         sock = super().socket(*args, **kwargs)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from tests.peers import end_listening
 from tests.sshd import OpenSSHServer
 from tunneledzmq import SSHOptions
 
@@ -29,8 +31,7 @@ class Gate:
 
     def close(self) -> None:
         self.open()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        end_listening(self._listener)
         for sock in self._sockets:
             sock.close()
 
@@ -77,4 +78,4 @@ def gate(server: OpenSSHServer) -> Iterator[Gate]:
 def through(way: Gate, options: SSHOptions) -> SSHOptions:
     """Return options that log in to the server behind a gate."""
     server = f"{options.address.user}@127.0.0.1:{way.port}"
-    return replace(options, server=server, strict_host_key_checking="no", known_hosts="/dev/null")
+    return replace(options, server=server, strict_host_key_checking="no", known_hosts=os.devnull)

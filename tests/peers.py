@@ -42,6 +42,13 @@ SOCKET_TYPES = {
 }
 
 
+def end_listening(listener: socket.socket) -> None:
+    """Close a listener, and wake who waits for its next connection."""
+    if sys.platform != "win32":  # there it is closing that wakes
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a TCP port of `host` on which nobody listens."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

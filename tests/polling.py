@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+PATIENCE = 5 if sys.platform == "win32" else 1
+"""By how much longer all may take: Windows is Wine here, and it is not about speed there."""
 
 
 def wait_until(condition: Callable[[], T], timeout: float = 10, what: str = "") -> T:
@@ -15,14 +19,14 @@ def wait_until(condition: Callable[[], T], timeout: float = 10, what: str = "") 
 
     Args:
         condition: polled every 10 ms; holds as soon as it returns something true.
-        timeout: seconds until the wait fails.
+        timeout: seconds until the wait fails, but for `PATIENCE`.
         what: what is waited for, for the message.
 
     Raises:
         AssertionError: it did not hold in time.
 
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * PATIENCE
     while True:
         value = condition()
         if value:

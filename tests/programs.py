@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import IO, Any, AnyStr
 
 from tests.peers import ROOT
+from tests.polling import PATIENCE
 
 # What a shell starts in the background, or nohup, ignores SIGINT, and so do its children.
 PROLOGUE = """\
@@ -87,7 +88,13 @@ def start_program(
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONFAULTHANDLER": "1",
+            # Of zmq.asyncio, about the usual loop of Windows: it has a thread of its own there.
+            "PYTHONWARNINGS": "ignore:Proactor event loop",
+        },
     )
 
 
@@ -102,7 +109,7 @@ def run_program(
     """
     with start_program(source, prefix=prefix, **given) as program:
         try:
-            output, errors = program.communicate(timeout=timeout)
+            output, errors = program.communicate(timeout=timeout * PATIENCE)
         except subprocess.TimeoutExpired:
             if sys.platform != "win32":
                 program.send_signal(signal.SIGABRT)  # it says where it waits
@@ -111,7 +118,7 @@ def run_program(
             except subprocess.TimeoutExpired:
                 program.kill_all()
                 output, errors = program.communicate(timeout=5)
-            errors += f"\nstill running after {timeout} s"
+            errors += f"\nstill running after {timeout * PATIENCE} s"
     assert program.returncode == 0 and not errors, f"{program.returncode}:\n{output}\n{errors}"
     return output
 

@@ -124,6 +124,13 @@ class OpenSSHServer:
         with open(self.authorized_keys, "a") as authorized_keys:
             authorized_keys.write(public_key(keyfile) + "\n")
 
+    def change_host_key(self) -> None:
+        """Have another host key from its next start on."""
+        key = Path(self.host_keys[0])
+        key.unlink()
+        Path(f"{key}.pub").unlink()
+        generate_key(key)
+
     def sessions(self) -> list[psutil.Process]:
         """Return the processes that serve its connections."""
         if not self._process:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.peers import end_listening
+
 
 class SilentPort:
     """A port that takes connections and says nothing."""
@@ -66,5 +68,5 @@ def talking_port(says: bytes, *, listens_first: bool = False) -> Iterator[int]:
         thread = threading.Thread(target=talk)
         thread.start()
         yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
+        end_listening(listener)
         thread.join()

@@ -6,7 +6,9 @@ import asyncio
 import copy
 import gc
 import logging
+import os
 import random
+import sys
 import threading
 import time
 import warnings
@@ -18,7 +20,6 @@ from typing import Any
 import psutil
 import pytest
 import tornado.ioloop
-import uvloop
 import zmq
 import zmq.asyncio
 
@@ -26,12 +27,15 @@ import tunneledzmq
 from tests.deadline import ending
 from tests.logins import arguments_for, options_for
 from tests.peers import Peer, free_port, numbered
-from tests.polling import wait_until
+from tests.polling import PATIENCE, wait_until
 from tests.programs import run_program, start_program
 from tests.sshd import OpenSSHServer
 from tests.strangers import SilentPort
 from tunneledzmq import SSHConnectionError, SSHOptions, UnknownHostKeyError
 from tunneledzmq.asyncio import TunneledContext, TunneledSocket
+
+if sys.platform != "win32":
+    import uvloop
 
 Remote = Callable[..., Peer]
 Gateways = Callable[[], set[psutil.Process]]
@@ -77,17 +81,17 @@ def silent_options(port: SilentPort, **fields: Any) -> SSHOptions:
 
 def strangers_options(server: OpenSSHServer) -> SSHOptions:
     """Options that do not know the server's key."""
-    return options_for(server, known_hosts="/dev/null")
+    return options_for(server, known_hosts=os.devnull)
 
 
 async def round_trip(sock: TunneledSocket, message: bytes = b"hello") -> None:
     await sock.send(message)
-    assert await asyncio.wait_for(sock.recv(), 10) == message
+    assert await asyncio.wait_for(sock.recv(), 10 * PATIENCE) == message
 
 
 async def until(condition: Callable[[], bool], timeout: float = 10) -> None:
     """Wait for a condition while the loop goes on."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -110,14 +114,24 @@ def run_with_tornado(main: Coroutine[Any, Any, None]) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def uvloop_started() -> None:
-    """Have uvloop make what it keeps to the process' end, so that it does not look left behind."""
-    run_with_uvloop(asyncio.sleep(0))
+def loops() -> Iterator[None]:
+    """Have uvloop make what it keeps to the process' end, so that it does not look left behind.
+
+    Windows has none. Its own loop is not for zmq without a further thread (see windows).
+    """
+    if sys.platform != "win32":
+        run_with_uvloop(asyncio.sleep(0))
+        yield
+        return
+    asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy())
+    yield
+    asyncio.set_event_loop_policy(None)
 
 
-every_loop = pytest.mark.parametrize(
-    "run", [asyncio.run, run_with_uvloop, run_with_tornado], ids=["asyncio", "uvloop", "tornado"]
-)
+LOOPS = {"asyncio": asyncio.run, "uvloop": run_with_uvloop, "tornado": run_with_tornado}
+if sys.platform == "win32":
+    del LOOPS["uvloop"]
+every_loop = pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
@@ -969,6 +983,40 @@ def test_what_was_sent_arrives_though_the_program_ends_before_the_session_is_up(
         addr=collector.address,
     )
     collector.wait_for(messages=500)
+
+
+@pytest.mark.parametrize("end", ["", "sock.close()"], ids=["left open", "closed"])
+def test_the_end_of_the_program_waits_for_all_connects_at_once(
+    end: str, openssh: OpenSSHServer
+) -> None:
+    """Though what they are to send has nowhere to go."""
+    output = run_program(
+        f"""
+        import asyncio, os, time
+        from tunneledzmq.asyncio import TunneledContext, connecting
+
+        ctx = TunneledContext()
+        socks = []
+
+        async def main():
+            for _ in range(20):
+                sock = ctx.socket(zmq.PUSH)
+                sock.connect(addr, ssh=options)
+                await sock.send(b"hello")
+                socks.append(sock)
+                {end}
+
+        asyncio.run(main())
+        started = time.monotonic()
+        connecting._at_exit()
+        print(time.monotonic() - started, flush=True)
+        os._exit(0)
+        """,
+        options=arguments_for(openssh),
+        addr=f"tcp://127.0.0.1:{free_port()}",
+        timeout=90,
+    )
+    assert float(output) < 16  # as long as for one of them
 
 
 @pytest.mark.parametrize("server", ["silent", "openssh"])

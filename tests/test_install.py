@@ -64,6 +64,64 @@ def test_the_classes_are_in_place_and_are_taken_out(when: str) -> None:
     assert output == "True\n"
 
 
+@pytest.mark.parametrize("name", ["tunneledzmq.asyncio", "tunneledzmq.green", "zmq.green"])
+def test_the_twins_may_be_imported_afterwards(name: str) -> None:
+    output = run_program(
+        """
+        import importlib, tunneledzmq
+        tunneledzmq.install()
+        importlib.import_module(name)
+        import zmq.asyncio, zmq.green, tunneledzmq.asyncio, tunneledzmq.green
+        print(zmq.asyncio.Context is tunneledzmq.asyncio.TunneledContext)
+        print(zmq.asyncio.Socket is tunneledzmq.asyncio.TunneledSocket)
+        print(zmq.green.Context is tunneledzmq.green.TunneledContext)
+        print(zmq.green.core._Socket is tunneledzmq.green.TunneledSocket)
+        print(zmq.Context is tunneledzmq.TunneledContext)
+        """,
+        name=name,
+    )
+    assert output == 5 * "True\n"
+
+
+@pytest.mark.parametrize("name", ["zmq.asyncio", "zmq.eventloop.future"])
+def test_threads_may_import_the_twins_at_the_same_time(name: str) -> None:
+    output = run_program(
+        """
+        import importlib, threading, tunneledzmq
+        tunneledzmq.install()
+        together = threading.Barrier(2)
+
+        def load(what):
+            together.wait()
+            importlib.import_module(what)
+
+        other = threading.Thread(target=load, args=[name])
+        other.start()
+        load("tunneledzmq.asyncio")
+        other.join()
+        import zmq.asyncio
+        print(zmq.asyncio.Context is tunneledzmq.asyncio.TunneledContext)
+        """,
+        name=name,
+    )
+    assert output == "True\n"
+
+
+def test_a_module_that_cannot_be_imported_is_an_import_error_as_before() -> None:
+    output = run_program(
+        """
+        import tunneledzmq
+        tunneledzmq.install()
+        sys.modules["gevent"] = None
+        try:
+            import zmq.green
+        except ImportError as exc:
+            print(exc.name, zmq.Context is tunneledzmq.TunneledContext)
+        """
+    )
+    assert output == "gevent True\n"
+
+
 def test_what_was_made_before_is_still_understood() -> None:
     output = run_program(
         """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -111,7 +113,8 @@ def test_a_name_means_what_it_means_where_the_program_is(
             config = tmp_path / name / ".ssh" / "config"
             config.write_text(entry_for("there", openssh))
             config.chmod(0o600)
-            monkeypatch.setenv("HOME", str(tmp_path / name))
+            for variable in ("HOME", "USERPROFILE"):
+                monkeypatch.setenv(variable, str(tmp_path / name))
             sock.connect(echo.address)
         assert len(gateways()) == 2
 
@@ -131,7 +134,7 @@ def test_a_relative_path_means_what_it_means_where_the_program_is(
     ):
         for sock, name in ((first, "a"), (second, "b")):
             (tmp_path / name).mkdir()
-            (tmp_path / name / "key").symlink_to(openssh.keyfile)
+            shutil.copy(openssh.keyfile, tmp_path / name / "key")  # with its mode
             monkeypatch.chdir(tmp_path / name)
             sock.connect(echo.address)
         assert len(gateways()) == 2
@@ -289,7 +292,7 @@ def test_nothing_persists_beyond_the_program(
         if end == "os._exit":
             os._exit(0)
         elif end == "SIGKILL":
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), 9)
         """,
         options=arguments_for(openssh, persist=60),
         addr=echo.address,
@@ -301,6 +304,7 @@ def test_nothing_persists_beyond_the_program(
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_child_has_a_session_of_its_own(openssh: OpenSSHServer, echo: Peer) -> None:
     logins = openssh.logins()
     output = run_program(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ import zmq.asyncio
 
 import tunneledzmq.asyncio
 from tests.peers import Peer, round_trip
+from tests.polling import wait_until
 from tests.programs import run_program
 from tunneledzmq import SSHOptions, TunneledContext, TunneledSocket
 
@@ -144,6 +147,45 @@ def test_a_shadow_of_a_socket_connects_through_the_default(
             before = len(ctx.tunnels)
             other.connect(echo.address.replace("127.0.0.1", f"127.0.0.{before + 1}"))
             assert len(ctx.tunnels) == before + 1
+
+
+def test_a_shadow_of_a_context_connects_through_the_default(
+    openssh_options: SSHOptions, echo: Peer
+) -> None:
+    """Whatever other shadows come and go."""
+    with TunneledContext(ssh=openssh_options) as ctx:
+        del_soon = [copy.copy(ctx), TunneledContext(ctx, ssh="nobody@192.0.2.1")]
+        for gone in (False, True):
+            for other in (
+                zmq.Context(ctx),
+                zmq.Context.shadow(ctx.underlying),
+                zmq.Context(zmq.Context(ctx)),
+                TunneledContext.shadow(ctx.underlying),
+                TunneledContext(zmq.Context(ctx)),
+            ):
+                with other.socket(zmq.REQ) as sock:
+                    sock.connect(echo.address)
+                    assert len(ctx.tunnels) == 1, (other, gone)
+                    round_trip(sock)
+                wait_until(lambda: not ctx.tunnels)
+            del_soon.clear()
+            gc.collect()
+
+
+def test_the_default_of_a_shadow_lasts_as_long_as_it_does(
+    openssh_options: SSHOptions, echo: Peer
+) -> None:
+    with zmq.Context() as plain:
+        kept = TunneledContext(plain, ssh=openssh_options)
+        gone = TunneledContext(plain, ssh="nobody@192.0.2.1")
+        del gone
+        gc.collect()
+        with zmq.Context.shadow(plain.underlying).socket(zmq.REQ) as sock:
+            sock.connect(echo.address)
+            assert len(kept.tunnels) == 1
+        with plain.socket(zmq.REQ) as sock:
+            sock.connect(echo.address)
+            assert type(sock) is zmq.Socket
 
 
 def test_other_contexts_are_left_alone(openssh_options: SSHOptions, echo: Peer) -> None:

@@ -7,7 +7,9 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ import psutil
 import pytest
 import zmq
 
-from tests.logins import arguments_for
+from tests.logins import arguments_for, entry_for
 from tests.peers import Peer
+from tests.polling import wait_until
 from tests.programs import run_program
 from tests.sshd import OpenSSHServer
 from tests.test_proxy_command import NETCAT
@@ -43,6 +46,80 @@ def test_umlauts_in_the_path_for_sockets_in_a_locale_without(
             ROUND_TRIP, prefix=prefix, options=arguments_for(openssh), addr=echo.address
         )
         assert output == "hello\n"
+
+
+@contextmanager
+def directory_with_a_path_of(size: int) -> Iterator[Path]:
+    """A private directory, its path having `size` characters."""
+    with tempfile.TemporaryDirectory(prefix="tz-", dir="/tmp") as base:
+        path = Path(base, "x" * (size - len(base) - 1))
+        path.mkdir(mode=0o700)
+        yield path
+
+
+# 49 is what $TMPDIR has on macOS, 127 what it may have in a batch system or a build.
+@pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
+@pytest.mark.parametrize(("size", "fits"), [(49, True), (50, True), (51, False), (127, False)])
+def test_a_path_for_temporary_files_of_any_length(
+    size: int, fits: bool, backend: str, openssh: OpenSSHServer, echo: Peer
+) -> None:
+    with directory_with_a_path_of(size) as directory:
+        output = run_program(
+            """
+            ctx = TunneledContext()
+            sock = ctx.socket(zmq.REQ)
+            sock.connect(addr, ssh=options)
+            sock.send(b"hello")
+            assert sock.recv() == b"hello"
+            print(sock.tunnels[0].local)
+            sock.close()
+            ctx.term()
+            """,
+            prefix=["env", "-u", "XDG_RUNTIME_DIR", f"TMPDIR={directory}"],
+            options=arguments_for(openssh, backend=backend),
+            addr=echo.address,
+        )
+        assert output.startswith(f"ipc://{directory if fits else '/tmp'}/tunneledzmq-gateway-")
+        wait_until(lambda: not list(directory.iterdir()), what="the end of what was in it")
+
+
+def test_hops_and_commands_find_a_shorter_place(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    """The way to the second server is a leg, and a socket in that place, too."""
+    config = tmp_path / "config"
+    config.write_text(entry_for("first", openssh, "Ciphers aes128-ctr") + entry_for("lab", openssh))
+    source = ROUND_TRIP.replace("ssh=options", "ssh=[replace(options, server='first'), options]")
+    with directory_with_a_path_of(127) as directory:
+        output = run_program(
+            "from dataclasses import replace\n" + textwrap.dedent(source),
+            prefix=["env", "-u", "XDG_RUNTIME_DIR", f"TMPDIR={directory}"],
+            options={"server": "lab", "config_file": str(config)},
+            addr=echo.address,
+        )
+    assert output == "hello\n"
+
+
+def test_without_a_place_that_is_short_enough_the_variables_are_named(
+    openssh: OpenSSHServer, echo: Peer
+) -> None:
+    with directory_with_a_path_of(127) as directory:
+        output = run_program(
+            """
+            from tunneledzmq.shared import directory
+            fits = directory._is_fit
+            directory._is_fit = lambda base: base != "/tmp" and fits(base)
+            with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+                try:
+                    sock.connect(addr, ssh=options)
+                except GatewayError as exc:
+                    print(exc)
+            """,
+            prefix=["env", f"TMPDIR={directory}", f"XDG_RUNTIME_DIR={directory}"],
+            options=arguments_for(openssh),
+            addr=echo.address,
+        )
+    assert "TMPDIR and XDG_RUNTIME_DIR" in output and "at most 50 bytes" in output
 
 
 def test_a_working_directory_that_was_removed(

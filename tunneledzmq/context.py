@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 
 import zmq
 
-from .default import note_context
+from .default import note_context, owner_of
 from .endpoints import check_local
 from .handles.pool import GatewayPool
 from .mixing import guard, maker
@@ -59,6 +59,8 @@ class TunneledContext(zmq.Context[_SocketT], Generic[_SocketT]):
     _ssh: SSHOptions | None = None
     _local: str | None = None
     _pool: GatewayPool
+    # Kept for those that shadow it.
+    _noted: Any
 
     def __init__(
         self,
@@ -81,16 +83,17 @@ class TunneledContext(zmq.Context[_SocketT], Generic[_SocketT]):
         if isinstance(io_threads, PlainContext):
             io_threads, shadow = 1, io_threads
         super().__init__(io_threads, shadow)  # type: ignore[call-overload]
-        if isinstance(shadow, TunneledContext):
-            self._ssh = shadow._ssh if default is None else default
-            self._local = shadow._local if local is None else local
-            self._pool = shadow._pool
+        owner = owner_of(self)
+        if owner is not None:
+            self._ssh = owner._ssh if default is None else default
+            self._local = owner._local if local is None else local
+            self._pool = owner._pool
         else:
             self._ssh = default
             self._local = local
             self._pool = GatewayPool(isolate=isolate)
+        note_context(self)
         if self._ssh is not None:
-            note_context(self)
             guard()
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -20,6 +21,8 @@ __all__ = [
     "local_for",
     "note_context",
     "note_socket",
+    "noted_socket",
+    "owner_of",
     "program",
 ]
 
@@ -30,6 +33,8 @@ class Context(Protocol):
     _ssh: SSHOptions | None
     _local: str | None
     _pool: GatewayPool
+    _shadow: bool
+    _noted: Any
 
     @property
     def underlying(self) -> int:
@@ -76,14 +81,26 @@ class Program:
 
 program = Program()
 
-# By the addresses of libzmq's: whoever shadows one by its address has no other way to it.
-_contexts: WeakValueDictionary[int, Context] = WeakValueDictionary()
+Noted = WeakValueDictionary[int, Context]
+"""Contexts that share one of libzmq's, in the order in which they were made."""
+
+# By the addresses of libzmq's: whoever shadows one by its address has no other way to it. The
+# contexts keep what they are noted in.
+_contexts: WeakValueDictionary[int, Noted] = WeakValueDictionary()
 _sockets: WeakValueDictionary[int, Socket] = WeakValueDictionary()
+
+_numbers = count()
 
 
 def note_context(context: Context) -> None:
     """Have the default of a context count for all that shadow it."""
-    _contexts[context.underlying] = context
+    address = context.underlying
+    # What is noted where a new one of libzmq's is has terminated.
+    noted = _contexts.get(address) if context._shadow else None
+    if noted is None:
+        noted = _contexts[address] = WeakValueDictionary()
+    noted[next(_numbers)] = context
+    context._noted = noted
 
 
 def note_socket(sock: Socket) -> None:
@@ -138,9 +155,44 @@ def context_of(sock: zmq.Socket[Any]) -> Context | None:
     context: Any = sock.context
     if context is None:
         # A shadow of a bare address.
-        shadowed = _sockets.get(sock.underlying)
-        context = None if shadowed is None or shadowed.closed else shadowed.context
-    if context is None or hasattr(context, "_pool"):
-        return context  # type: ignore[no-any-return]
-    owner = _contexts.get(context.underlying)
-    return None if owner is None or owner.closed else owner
+        shadowed = noted_socket(sock)
+        context = None if shadowed is None else shadowed.context
+    return None if context is None else owner_of(context)
+
+
+def noted_socket(sock: zmq.Socket[Any]) -> Any:
+    """Return the socket of this package that a shadow shares libzmq's with, if there is one."""
+    shadowed = _sockets.get(sock.underlying)
+    return None if shadowed is None or shadowed.closed else shadowed
+
+
+def owner_of(context: Any) -> Context | None:
+    """Return the context of this package whose default counts for another one.
+
+    =======================================  =============================================
+    the first of these that holds            whose default counts
+    =======================================  =============================================
+    it is of this package                    its own
+    it shadows another context               that one's
+    it shadows a bare address                that of the context there that is no shadow,
+                                             or else of the last shadow there that has one
+    otherwise                                nobody's
+    =======================================  =============================================
+    """
+    while not hasattr(context, "_pool"):
+        if not context._shadow:
+            return None
+        shadowed = context._shadow_obj
+        if not hasattr(shadowed, "underlying"):
+            return _noted_at(context.underlying)
+        context = shadowed
+    return context  # type: ignore[no-any-return]
+
+
+def _noted_at(address: int) -> Context | None:
+    noted = _contexts.get(address)
+    found = [] if noted is None else [reference() for reference in noted.valuerefs()]
+    alive = [context for context in found if context is not None and not context.closed]
+    # The last of those that come last.
+    alive.sort(key=lambda context: (context._ssh is not None, not context._shadow))
+    return alive[-1] if alive else None

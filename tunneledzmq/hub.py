@@ -30,12 +30,17 @@ def open_beside(pool: GatewayPool, tunnel: Tunnel) -> None:
     if monkey is not None and monkey.is_module_patched("threading"):
         pool.open(tunnel)  # what blocks there are greenlets
         return
+    # The hub's own pool has but a few threads, which look up names for all greenlets.
+    hub = gevent.get_hub()
+    threads = hub.threadpool_class(1, hub=hub)
     try:
-        error = gevent.get_hub().threadpool.apply(_open, (pool, tunnel))
+        error = threads.apply(_open, (pool, tunnel))
     except BaseException:
         if tunnel.state != "closed":
             tunnel._cut()
         raise
+    finally:
+        threads.maxsize = 0  # its thread ends, when it is through
     if error is not None:
         raise error
 

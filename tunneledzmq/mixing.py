@@ -13,13 +13,15 @@ import zmq
 from .default import default_for
 from .socket import PlainSocket, TunneledSocket, to_text
 
-__all__ = ["add_twin", "adopt", "guard", "maker", "tunneled"]
+__all__ = ["TWINS", "add_twin", "adopt", "guard", "maker", "tunneled"]
 
 _plain_connect = PlainSocket.connect
 
-# Where pyzmq's other kinds of sockets are, and the modules that have their twins: they are imported
-# where a program has imported those.
-_TWINS = {"zmq.asyncio": "tunneledzmq.asyncio", "zmq.green": "tunneledzmq.green"}
+TWINS = {"zmq.asyncio": "tunneledzmq.asyncio", "zmq.green": "tunneledzmq.green"}
+"""Where pyzmq's other kinds of sockets are, and the modules that have their twins.
+
+They are imported where a program has imported those.
+"""
 
 # Their classes, and ours.
 _twins: list[tuple[Any, Any]] = []
@@ -54,7 +56,7 @@ def _mixed(kind: Any) -> Any:
 
 def _twin(kind: Any) -> Any:
     """Return the class of this package for sockets of a kind."""
-    for theirs, ours in _TWINS.items():
+    for theirs, ours in TWINS.items():
         if theirs in sys.modules:
             importlib.import_module(ours)
     return next((twin for plain, twin in _twins if issubclass(kind, plain)), TunneledSocket)
@@ -111,6 +113,9 @@ def adopt(sock: zmq.Socket[Any]) -> TunneledSocket[Any]:
         assert isinstance(sock, TunneledSocket)
         sock._begin()
     return sock
+
+
+TunneledSocket._adopt = staticmethod(adopt)
 
 
 def _cannot_mix(kind: Any, exc: TypeError) -> TypeError:

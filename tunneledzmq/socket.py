@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple
 
 import zmq
 
-from .default import context_of, default_for, local_for, note_socket
+from .addressed import AddressedTunnels
+from .default import context_of, default_for, local_for, note_socket, noted_socket
 from .endpoints import RemoteEndpoint, check_local, parse_remote
 from .handles.pool import GatewayPool, shared_pool
 from .hub import is_green, open_beside
@@ -27,7 +29,7 @@ else:
 
     _ReturnT = TypeVar("_ReturnT", covariant=True)
 
-__all__ = ["CONTEXT", "Default", "TunneledSocket", "to_text"]
+__all__ = ["CONTEXT", "Default", "TunneledSocket", "original", "to_text"]
 
 PlainSocket: Any = zmq.Socket
 """pyzmq's own class, whatever stands in its place."""
@@ -62,10 +64,12 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
 
     _repr_cls = "tunneledzmq.TunneledSocket"
 
-    # The tunnels of this socket, with the addresses that were given to connect.
-    _tunnels: dict[Tunnel, str]
+    # Also those that are closing.
+    _tunnels: AddressedTunnels
     # Whether pyzmq's own connect is called, and not a program's that skips ours.
     _passing = False
+    # Makes another socket one of this package. Set by `tunneledzmq.mixing`, which knows the twins.
+    _adopt: ClassVar[Callable[[zmq.Socket[Any]], TunneledSocket[Any]]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._begin()
@@ -75,14 +79,21 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         if self.context is None and isinstance(shadowed, PlainSocket):
             self.context = shadowed.context
         # A shadow may be gone long before the socket is closed.
-        if isinstance(shadowed, TunneledSocket):
-            self._tunnels = shadowed._tunnels
-        elif not shadowed:
+        owner = original(self)
+        if not self._shadow:
             note_socket(self)
+        elif isinstance(owner, TunneledSocket):
+            self._tunnels = owner._tunnels
 
     def _begin(self) -> None:
         """Have no tunnels yet. Also for a socket of another class, whose class has become ours."""
-        self._tunnels = {}
+        self._tunnels = AddressedTunnels()
+
+    def _share(self) -> None:
+        """Have the tunnels of a shadow go with the socket that it shadows, whatever its class."""
+        owner = original(self)
+        if not (owner._shadow or isinstance(owner, TunneledSocket)):
+            self._tunnels = TunneledSocket._adopt(owner)._tunnels
 
     def connect(  # type: ignore[override]
         self,
@@ -117,8 +128,13 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         if connected is not None:
             return self._connect_again(connected, text)
         tunnel = Tunnel(str(way.remote), way.options, way.local or "", pace=way.pace)
-        self._open(tunnel)
-        return self._connect_through(tunnel, text)
+        try:
+            self._open(tunnel)
+            return self._connect_through(tunnel, text)
+        except BaseException:
+            if tunnel.state not in ("closing", "closed"):
+                tunnel._cut()  # Ctrl-C in between
+            raise
 
     def _open(self, tunnel: Tunnel) -> None:
         if is_green():
@@ -138,12 +154,7 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             addr: as it was given to :meth:`connect`, or the local endpoint (``last_endpoint``).
         """
         text = to_text(addr).rstrip("\0")
-        names = {text, _normal(text)}
-        matching = [
-            tunnel
-            for tunnel in self.tunnels
-            if not names.isdisjoint((self._tunnels[tunnel], tunnel.local))
-        ]
+        matching = self._tunnels.named(text, _normal(text))
         linger = self._get_or(zmq.LINGER, -1)
         for tunnel in matching:
             super().disconnect(tunnel.local)
@@ -159,8 +170,7 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             linger: milliseconds for which pending messages are still sent; -1 for ever. Default:
                 the socket's LINGER.
         """
-        tunnels = list(self._tunnels)
-        self._tunnels.clear()
+        tunnels = self._tunnels.clear()
         if not tunnels:
             super().close(linger)
             return
@@ -191,6 +201,7 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             error = zmq.ZMQError(zmq.ENOTSOCK)
             error.strerror += f" (addr={addr!r})"
             raise error
+        self._share()
         return _Way(options, remote, local, self._pace())
 
     @property
@@ -211,21 +222,24 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
     def _connect_through(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
         try:
             manager = self._connect_directly(tunnel.local)
+            self._tunnels.add(tunnel, addr)
+            manager.addr = addr
+            return manager
         except BaseException as exc:
-            tunnel._cut()
+            self._tunnels.discard(tunnel)
             if isinstance(exc, zmq.ZMQError):  # closed by another thread meanwhile
                 exc.strerror = exc.strerror.replace(repr(tunnel.local), repr(addr))
+            else:
+                with suppress(zmq.ZMQError):
+                    self._disconnect_directly(tunnel.local)
+            tunnel._cut()
             raise
-        self._forget_closed()
-        self._tunnels[tunnel] = addr
-        manager.addr = addr
-        return manager
 
     def _connected(self, addr: str, way: _Way) -> Tunnel | None:
         """Return the tunnel that makes another connect a no-op to libzmq, if there is one."""
         if self.type in _SINGLE:
-            for tunnel in self.tunnels:
-                if self._tunnels[tunnel] == addr and tunnel._options == way.options:
+            for tunnel in self._tunnels.to(addr):
+                if tunnel._options == way.options:
                     return tunnel
         return None
 
@@ -248,9 +262,17 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             return int(self.get(option))
         return default
 
-    def _forget_closed(self) -> None:
-        for tunnel in [tunnel for tunnel in self._tunnels if tunnel.state == "closed"]:
-            del self._tunnels[tunnel]
+
+def original(sock: zmq.Socket[Any]) -> zmq.Socket[Any]:
+    """Return the socket whose end is that of libzmq's: shadows come and go."""
+    while sock._shadow:
+        shadowed = sock._shadow_obj
+        if not isinstance(shadowed, PlainSocket):
+            shadowed = noted_socket(sock) or getattr(sock, "_shadow_sock", None)  # zmq.asyncio's
+        if not isinstance(shadowed, PlainSocket):
+            break  # of a bare address: nobody knows the other
+        sock = shadowed
+    return sock
 
 
 def _normal(addr: str) -> str:

@@ -22,6 +22,7 @@ from .mixing import adopt
 from .options import Paths, SSHOptions
 from .shared.control import How
 from .shared.pace import Pace
+from .socket import original
 from .tunnel import Tunnel
 
 __all__ = [
@@ -117,7 +118,7 @@ def tunnel_connection(
     """
     ssh = _options(server, keyfile, password, options)
     parse_remote(addr)
-    owner = adopt(_owner(socket))
+    owner = adopt(original(socket))
     way = owner._way(addr, ssh, None)
     assert way is not None
     tunnel = OwnTunnel(str(way.remote), ssh, way.local or "", pace=way.pace)
@@ -284,15 +285,3 @@ def _ask_nobody(text: str, echo: bool) -> str:
     if "passphrase" in text:
         return ""  # without this key, then: there may be another one
     raise EOFError(f"asked for {text!r}")
-
-
-def _owner(socket: zmq.Socket[Any]) -> zmq.Socket[Any]:
-    """Return the socket whose end is that of libzmq's: shadows come and go."""
-    while socket._shadow:
-        shadowed = socket._shadow_obj
-        if not isinstance(shadowed, zmq.Socket):
-            shadowed = getattr(socket, "_shadow_sock", None)  # zmq.asyncio's
-        if not isinstance(shadowed, zmq.Socket):
-            break  # of a bare address: nobody knows the other
-        socket = shadowed
-    return socket

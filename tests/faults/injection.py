@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,11 +18,14 @@ import zmq
 
 from tests.leaks import gateways, masters, runtime_directories
 from tests.logins import Server
-from tests.peers import ROOT
+from tests.peers import ROOT, end_listening
 from tests.polling import wait_for_end, wait_until
 from tests.programs import ObedientProgram
-from tests.sshd import OpenSSHServer, generate_key
+from tests.sshd import OpenSSHServer
 from tunneledzmq.shared import directory
+
+KILLED = "exit status 15" if sys.platform == "win32" else "killed by signal 9"
+"""What a program is told of a gateway that was killed."""
 
 
 def kill_session(server: OpenSSHServer) -> None:
@@ -43,10 +45,7 @@ def restart(server: OpenSSHServer) -> None:
 
 def change_host_key(server: OpenSSHServer) -> None:
     """Give the SSH server another host key, which it shows after its next start."""
-    key = Path(server.host_keys[0])
-    key.unlink()
-    Path(f"{key}.pub").unlink()
-    generate_key(key)
+    server.change_host_key()
 
 
 def kill_gateway(process: psutil.Process | None = None) -> None:
@@ -67,12 +66,12 @@ def stopped(*processes: psutil.Process) -> Iterator[None]:
     """Stop processes, and let them go on after the body."""
     try:
         for process in processes:
-            process.send_signal(signal.SIGSTOP)
+            process.suspend()
         yield
     finally:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGCONT)
+                process.resume()
 
 
 def wait_until_blocked(program: subprocess.Popen[str] | ObedientProgram) -> None:
@@ -200,7 +199,7 @@ def hostile_port(behave: Callable[[socket.socket], None]) -> Iterator[int]:
         try:
             yield listener.getsockname()[1]
         finally:
-            listener.shutdown(socket.SHUT_RDWR)
+            end_listening(listener)
             acceptor.join()
             for connection in connections:
                 with suppress(OSError):

@@ -256,4 +256,5 @@ def test_a_tunnel_that_waits_for_its_peer_says_so(
     sock.connect(f"tcp://127.0.0.1:{free_port()}", ssh=options_for(openssh))
     [tunnel] = sock.tunnels
     wait_until(lambda: tunnel.last_error)
-    assert str(tunnel.last_error) in repr(tunnel)
+    assert "it may not be up yet: Connection refused" in str(tunnel.last_error)
+    assert "[up: the server cannot connect to it; it may not be up yet: Connection" in repr(tunnel)

@@ -190,6 +190,41 @@ with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
     assert output.splitlines() == ["timeout [] True", "b'hello'"]
 
 
+def test_connects_that_wait_keep_no_name_from_being_looked_up() -> None:
+    output = run_program(
+        """
+import gevent, gevent.socket, psutil, socket, time
+from tunneledzmq.green import TunneledContext
+listener = socket.create_server(("127.0.0.1", 0))  # it accepts, and says nothing
+silent = SSHOptions(f"nobody@127.0.0.1:{listener.getsockname()[1]}", config_file=None)
+
+def connect(sock):
+    try:
+        with gevent.Timeout(5):
+            sock.connect("tcp://127.0.0.1:1", ssh=silent)
+    except gevent.Timeout:
+        return sock.tunnels
+
+with TunneledContext() as ctx:
+    socks = [ctx.socket(zmq.REQ) for _ in range(20)]
+    gevent.socket.getaddrinfo("localhost", 80)
+    threads = psutil.Process().num_threads() + 5
+    waiting = [gevent.spawn(connect, sock) for sock in socks]
+    gevent.sleep(1)
+    start = time.monotonic()
+    gevent.socket.getaddrinfo("localhost", 80)
+    print(time.monotonic() - start < 2)
+    print([each.get() for each in waiting] == 20 * [[]])
+    with gevent.Timeout(5):
+        while psutil.Process().num_threads() > threads:
+            gevent.sleep(0.1)
+    for sock in socks:
+        sock.close()
+"""
+    )
+    assert output.split() == ["True", "True"]
+
+
 def test_an_error_is_raised_as_without_gevent(openssh: OpenSSHServer, echo: Peer) -> None:
     output = run_program(
         """

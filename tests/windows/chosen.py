@@ -13,22 +13,36 @@ UNIX = {
     "faults/test_scale.py": "imports resource; counts descriptors and threads by /proc",
     "gateway/config/test_config.py": "imports pwd; compares with ssh -G",
     "gateway/config/test_random_config.py": "imports pwd; compares with ssh -G",
+    "gateway/openssh/test_forwarder.py": "about backend='openssh', and paths of Unix sockets",
     "gateway/openssh/test_process.py": "imports fcntl; it is about backend='openssh'",
     "gateway/reach/test_shell.py": "takes sh, its signals, and /proc",
+    "gateway/trust/test_certificate.py": "runs ssh-keygen",
     "handles/test_local_leg.py": "about Unix sockets' buffers, by /proc",
     "integration": "takes network namespaces",
     "shared/test_directory.py": "modes and owners of directories, paths of Unix sockets",
-    "test_asyncio.py": "imports uvloop",
     "test_check.py": "imports termios",
+    "test_deadline.py": "about what SIGALRM interrupts",
     "test_names.py": "imports pwd; takes accounts of Linux",
     "test_namespaces.py": "takes network namespaces",
     "test_openssh_backend.py": "Python has no Unix sockets there, and so the backend is an error",
     "test_prompts.py": "imports termios",
-    "test_run.py": "signals to the program, os.exec",
     "test_surroundings.py": "runs env, sh and ps; reads /proc",
     "unchanged": "takes network namespaces",
 }
 """Files and folders of the suite that are not collected there, and why."""
+
+UNIX_TESTS = {
+    "test_run.py::test_a_forked_process_that_never_comes_back_has_told_it_too": "os.fork",
+    "test_run.py::test_what_cannot_be_run_is_told_as_a_shell_does": "files that may be executed",
+    "test_run.py::test_a_program_that_uses_libzmq_itself_is_warned_of": "ELF files",
+    "test_tunnels.py::test_the_local_leg_at_a_given_path": "a Unix socket",
+    "test_tunnels.py::test_a_context_may_have_a_local_leg_for_all": "a Unix socket",
+    "test_tunnels.py::test_a_local_port_that_is_taken_is_an_error": "libzmq's number of the error",
+    "test_tunnels.py::test_a_tcp_port_of_a_local_leg_is_kept_while_the_peer_is_down": (
+        "Windows denies access to a port that is kept, and does not call it in use"
+    ),
+}
+"""Tests of the other files that are left out there, and why."""
 
 FILES = (
     "tests/windows",
@@ -36,5 +50,17 @@ FILES = (
     "tests/gateway/test_alive.py",
     "tests/gateway/test_clocks.py",
     "tests/gateway/test_redial.py",
+    "tests/faults/test_healing.py::test_traffic_resumes_within_a_second_of_a_killed_session",
+    "tests/faults/test_healing.py::test_a_silent_link_is_found[sshtunnel-passes again]",
+    "tests/test_lifetimes.py::test_the_gateway_goes_with_its_last_tunnel",
+    "tests/test_lifetimes.py::test_pending_messages_survive_without_term",
+    "tests/test_lifetimes.py::test_a_finite_linger_is_obeyed",
+    "tests/test_lifetimes.py::test_term_waits_for_a_socket_that_lingers",
+    "tests/test_hops.py::test_messages_go_over_three_servers_in_a_row",
+    "tests/test_hops.py::test_nothing_is_left_after_the_program_is_killed",
+    "tests/test_shared_sessions.py::test_a_session_persists_for_the_next_context",
+    "tests/test_asyncio.py::test_request_and_reply",
+    "tests/test_run.py::test_an_unchanged_program_connects_through_the_server",
+    "tests/test_run.py::test_it_ends_as_the_program_does",
 )
-"""Those that CI runs there: what there is time for."""
+"""Those that CI runs there, files and tests: what there is time for."""

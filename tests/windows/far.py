@@ -1,7 +1,7 @@
-"""SSH servers and peers on Linux, for tests that run under Wine.
+"""SSH servers, their keys, links, peers and terminals on Linux, for tests that run under Wine.
 
-`serve` runs on Linux. On Windows, `OpenSSHServer` and `Peer` are made there, and whatever is asked
-of them is done there.
+`serve` runs on Linux. On Windows, what is one of `KINDS` is made there, and whatever is asked of it
+is done there.
 """
 
 from __future__ import annotations
@@ -10,16 +10,41 @@ import contextlib
 import os
 import secrets
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing.managers import BaseManager, BaseProxy
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from tests import peers, sshd
 
 WHERE = "TUNNELEDZMQ_FAR_SIDE"
-"""The variable that tells where they are made: a port, and the secret that opens it."""
+"""The variable that tells where they are made: a port, the secret for it, and a directory."""
 
-KINDS = ("OpenSSHServer", "Peer")
+KINDS = ("Console", "Keys", "OpenSSHServer", "Peer", "Relay")
+
+
+class Session(NamedTuple):
+    """A process on Linux, as `psutil.Process` tells it from others."""
+
+    pid: int
+    create_time: float
+
+
+class Keys:
+    """What needs `ssh-keygen`."""
+
+    def generate(self, path: str, *args: str, **kwargs: str) -> None:
+        sshd.generate_key(Path(path), *args, **kwargs)
+
+    def fingerprint(self, keyfile: str) -> str:
+        return sshd.fingerprint(keyfile)
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
 
 
 class Far(BaseProxy):
@@ -49,10 +74,13 @@ class Near:
     alive: list[Near] = []  # noqa: RUF012
 
     def __init__(self, kind: str, args: Any, kwargs: Any) -> None:
+        from tests.faults.injection import Relay
         from tests.peers import Peer
         from tests.sshd import OpenSSHServer
+        from tests.windows.console import Console
 
-        self._thing: Any = {"OpenSSHServer": OpenSSHServer, "Peer": Peer}[kind](*args, **kwargs)
+        kinds = {kind.__name__: kind for kind in (Console, Keys, OpenSSHServer, Peer, Relay)}
+        self._thing: Any = kinds[kind](*args, **kwargs)
         Near.alive.append(self)
 
     def call(self, name: str, args: Any, kwargs: Any) -> tuple[bool, Any]:
@@ -60,7 +88,10 @@ class Near:
         value = getattr(self._thing, name)
         if args is None:
             return (True, None) if callable(value) else (False, value)
-        return True, value(*args, **kwargs)
+        answer = value(*args, **kwargs)
+        if name == "sessions":
+            answer = [Session(process.pid, process.create_time()) for process in answer]
+        return True, answer
 
     def end(self) -> None:
         """End it."""
@@ -76,12 +107,16 @@ _Manager.register("make", Near, Far)
 
 @contextlib.contextmanager
 def serve() -> Iterator[str]:
-    """Make servers and peers for whoever is told what this yields, until the body ends."""
+    """Make servers and peers for whoever is told what this yields, until the body ends.
+
+    Its directory is for files that both see.
+    """
     secret = secrets.token_hex(16)
     server = _Manager(("127.0.0.1", 0), secret.encode()).get_server()
     threading.Thread(target=_serve, args=(server,), daemon=True).start()
     try:
-        yield f"{server.address[1]} {secret}"
+        with tempfile.TemporaryDirectory(prefix="tz-windows-") as directory:
+            yield f"{server.address[1]} {secret} {directory}"
     finally:
         for near in Near.alive:
             with contextlib.suppress(Exception):
@@ -95,7 +130,7 @@ def _serve(server: Any) -> None:
 
 def make(kind: str, *args: Any, **kwargs: Any) -> Any:
     """Make one of `KINDS` on Linux."""
-    port, secret = os.environ[WHERE].split()
+    port, secret, _ = os.environ[WHERE].split()
     manager = _Manager(("127.0.0.1", int(port)), secret.encode())
     manager.connect()
     return manager.make(kind, args, kwargs)  # type: ignore[attr-defined]
@@ -104,7 +139,26 @@ def make(kind: str, *args: Any, **kwargs: Any) -> Any:
 def take_over() -> None:
     """Have the tests' servers and peers made on Linux from now on."""
     assert sys.platform == "win32"
-    from tests import peers, sshd
-
+    tempfile.tempdir = "Z:" + os.environ[WHERE].split()[2].replace("/", "\\")
     peers.Peer = partial(make, "Peer")  # type: ignore[assignment,misc]
     sshd.OpenSSHServer = partial(make, "OpenSSHServer")  # type: ignore[assignment,misc]
+    sshd.generate_key = _generate_key
+    sshd.fingerprint = lambda keyfile: make("Keys").fingerprint(_on_linux(keyfile))
+    from tests.faults import injection
+
+    injection.Relay = _relay  # type: ignore[assignment,misc]
+
+
+def _generate_key(path: Path, *args: str, **kwargs: str) -> Path:
+    make("Keys").generate(_on_linux(path), *args, **kwargs)
+    return path
+
+
+def _on_linux(path: str | Path) -> str:
+    """Return what a path is called there: Linux's files are on Windows's drive Z:."""
+    return os.path.abspath(path).removeprefix("Z:").replace("\\", "/")
+
+
+def _relay(server: Any) -> Any:
+    names = ("host", "port", "user", "keyfile", "authorized_keys", "known_hosts")
+    return make("Relay", SimpleNamespace(**{name: getattr(server, name) for name in names}))

@@ -9,7 +9,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
@@ -37,6 +38,9 @@ _CONNECT_TIMEOUT = 10.0
 _SETTLE_TIMEOUT = 1.0
 _SETTLED = 4
 
+# Seconds between two looks.
+_LOOK = 0.02
+
 
 class Attempt:
     """A tunnel that is being opened, on a thread of its own.
@@ -48,11 +52,19 @@ class Attempt:
         pool: the gateways.
         tunnel: what :meth:`GatewayPool.begin` returned.
         linger: tells how long the socket's messages are to wait (LINGER, in milliseconds).
+        failed: takes the tunnel if it fails, for the socket's thread to undo.
     """
 
-    def __init__(self, pool: GatewayPool, tunnel: Tunnel, linger: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        pool: GatewayPool,
+        tunnel: Tunnel,
+        linger: Callable[[], int],
+        failed: deque[Tunnel],
+    ) -> None:
         self.tunnel = tunnel
         self._linger = linger
+        self._failed = failed
         self.error: BaseException | None = None
         self._pool = pool
 
@@ -60,19 +72,20 @@ class Attempt:
 
         # Mutex for the state below.
         self._lock = threading.Lock()
+        self._taken = False
         self.done = False
         # The program's event loop and sockets must not live on for them.
         self._callbacks: list[_Callback] = []
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread. Where that fails, the attempt is to be given up."""
         _running[self] = os.getpid()
-        try:
-            self._thread.start()
-        except RuntimeError:  # there are too many
-            self.tunnel._cut()
-            self._run()
-            raise
+        self._thread.start()
+
+    def give_up(self) -> None:
+        """Close the tunnel, also if there is no thread to do it. Never waits."""
+        self.tunnel._cut()
+        self._run()
 
     def when_done(
         self, callback: Callable[[], None], loop: asyncio.AbstractEventLoop | None = None
@@ -90,28 +103,34 @@ class Attempt:
                 return
         kept.call()
 
-    def finish(self) -> None:
+    def ending(self) -> Iterator[None]:
         """Wait for the login if messages may wait for it, as they would for a TCP connect."""
         closing = self.tunnel._closing
         linger = self._linger() if closing is None else closing.linger
         if linger and not (closing and closing.at_once):
-            seconds = (self.tunnel._options.connect_timeout or _CONNECT_TIMEOUT) + _EXIT_TIMEOUT
-            with suppress(RuntimeError):
-                self._thread.join(min(seconds, linger / 1000) if linger > 0 else seconds)
+            seconds = _connect_timeout(self.tunnel) + _EXIT_TIMEOUT
+            yield from self._joining(min(seconds, linger / 1000) if linger > 0 else seconds)
         if not self.done:
-            self.give_up(_EXIT_TIMEOUT)
+            self.tunnel._cut()
+            yield from self._joining(_EXIT_TIMEOUT)  # it may be starting a gateway just now
+        elif self.error is None:
+            yield from _settle(self.tunnel)
 
-    def give_up(self, timeout: float) -> None:
-        """Close the tunnel and wait for the thread, which may be starting a gateway just now."""
-        self.tunnel._cut()
-        with suppress(RuntimeError):  # it has not been started yet
-            self._thread.join(timeout)
+    def _joining(self, seconds: float) -> Iterator[None]:
+        end = time.monotonic() + seconds
+        while self._thread.is_alive() and time.monotonic() < end:
+            yield
 
     def _run(self) -> None:
+        with self._lock:
+            if self._taken:
+                return
+            self._taken = True
         try:
             self._pool.finish(self.tunnel)
         except BaseException as exc:
             self.error = exc.with_traceback(None)
+            self._failed.append(self.tunnel)
         _running.pop(self, None)
         closing = self.tunnel._closing
         if closing is not None and closing.linger:
@@ -165,36 +184,55 @@ def _note_drain(tunnel: Tunnel) -> None:
         _draining[tunnel] = os.getpid()
 
 
-def _drain(tunnel: Tunnel) -> None:
+def _connect_timeout(tunnel: Tunnel) -> float:
+    return tunnel._options.connect_timeout or _CONNECT_TIMEOUT
+
+
+def _drain(tunnel: Tunnel) -> Iterator[None]:
     """Wait for what libzmq would have handed to the kernel by now, had it been a TCP connect."""
     start = time.monotonic()
-    seconds = tunnel._options.connect_timeout or _CONNECT_TIMEOUT
+    seconds = _connect_timeout(tunnel)
     while tunnel.state != "closed" and time.monotonic() < start + seconds:
-        time.sleep(0.01)
+        yield
         if tunnel._opened and seconds > _EXIT_TIMEOUT:
             start, seconds = time.monotonic(), _EXIT_TIMEOUT
 
 
-def _settle(tunnel: Tunnel) -> None:
+def _settle(tunnel: Tunnel) -> Iterator[None]:
     """Wait until libzmq has handed over what it has, now that it can; nobody terminates it."""
     end = time.monotonic() + _SETTLE_TIMEOUT
     stats, still = tunnel.stats(), 0
     while still < _SETTLED and time.monotonic() < end:
-        time.sleep(0.02)
+        yield
         before, stats = stats, tunnel.stats()
         still = still + 1 if stats.connections_total and stats == before else 0
 
 
 def _at_exit() -> None:
-    """Leave no half-started gateway: a daemon thread stops where it is when the program ends."""
-    for attempt, pid in list(_running.items()):
-        if pid == os.getpid():
-            attempt.finish()
-            if attempt.error is None:
-                _settle(attempt.tunnel)
-    for tunnel, pid in list(_draining.items()):
-        if pid == os.getpid():
-            _drain(tunnel)
+    """Leave no half-started gateway: a daemon thread stops where it is when the program ends.
+
+    All connects are waited for at the same time, and no longer than for the slowest of them.
+    """
+    mine = os.getpid()
+    attempts = [attempt for attempt, pid in list(_running.items()) if pid == mine]
+    waiting = [attempt.ending() for attempt in attempts]
+    drained: set[Tunnel] = set()
+    slowest = max(
+        map(_connect_timeout, [*_draining, *(each.tunnel for each in attempts)]), default=0
+    )
+    end = time.monotonic() + slowest + 2 * _EXIT_TIMEOUT + _SETTLE_TIMEOUT
+    while time.monotonic() < end:
+        waiting = [each for each in waiting if next(each, "ended") is None]
+        # What has ended just now may be one of those.
+        draining = [tunnel for tunnel, pid in list(_draining.items()) if pid == mine]
+        waiting += [_drain(tunnel) for tunnel in draining if tunnel not in drained]
+        drained.update(draining)
+        if not waiting:
+            return
+        time.sleep(_LOOK)
+    for attempt in attempts:
+        if not attempt.done:
+            attempt.tunnel._cut()
 
 
 atexit.register(_at_exit)
@@ -208,7 +246,6 @@ class ConnectingSocket(Protocol):
     """The socket, as what it connects sees it."""
 
     _connecting: dict[Tunnel, Connecting[Any]]
-    _failed: list[Tunnel]
 
     def _undo(self, tunnel: Tunnel) -> None:
         """Make the socket as it was before a connect. For the socket's thread."""
@@ -291,9 +328,6 @@ class Connecting(Generic[_SocketT]):
     def on_done(self) -> None:
         """Note the outcome. Called by the attempt's thread."""
         assert self._attempt is not None
-        if self._attempt.error is not None:
-            # The socket's thread undoes it; who has forgotten it is told of it (see __del__).
-            self._socket._failed.append(self._attempt.tunnel)
         self._socket._connecting.pop(self._attempt.tunnel, None)
 
     def __del__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -32,12 +33,12 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
 
     # What `connect` returned, while it is under way. Nothing else need keep it.
     _connecting: dict[Tunnel, Connecting[Any]]
-    # Those whose connect failed while no event loop was there to undo it.
-    _failed: list[Tunnel]
+    # What has failed of it, and is perhaps still to be undone.
+    _failed: deque[Tunnel]
 
     def _begin(self) -> None:
         super()._begin()
-        self._connecting, self._failed = {}, []
+        self._connecting, self._failed = {}, deque()
 
     @property
     def tunnels(self) -> list[Tunnel]:
@@ -88,11 +89,23 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
             if again is not None and again.under_way:
                 return again
             return Connecting(self._connect_again(connected, text))
+        linger = self._linger_of(weakref.ref(self))
         pool = self._pool
-        tunnel = pool.begin(*way)
-        attempt = Attempt(pool, tunnel, self._linger_of(weakref.ref(self)))
+        tunnel = Tunnel(str(way.remote), way.options, way.local or "", pace=way.pace)
+        attempt: Attempt | None = None
+        try:
+            pool.begin(tunnel)
+            attempt = Attempt(pool, tunnel, linger, self._failed)
+            return self._start(attempt, text)
+        except BaseException:  # no thread to be had, Ctrl-C
+            if tunnel._listener is not None:
+                self._undo(tunnel)
+                (attempt or Attempt(pool, tunnel, linger, self._failed)).give_up()
+            raise
+
+    def _start(self, attempt: Attempt, addr: str) -> Connecting[Self]:
         attempt.start()
-        manager = self._connect_through(tunnel, text)
+        manager = self._connect_through(attempt.tunnel, addr)
         loop: asyncio.AbstractEventLoop | None = None
         with suppress(RuntimeError):
             loop = asyncio.get_running_loop()
@@ -101,7 +114,7 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
             connecting = Connecting(manager, attempt)
         else:
             connecting = PendingConnect(manager, attempt, loop)
-        self._connecting[tunnel] = connecting
+        self._connecting[attempt.tunnel] = connecting
         attempt.when_done(connecting.on_done, loop)
         return connecting
 
@@ -127,7 +140,7 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
         self._connecting.pop(tunnel, None)
         if tunnel._closing is not None:
             return  # undone, disconnected or closed before
-        self._tunnels.pop(tunnel, None)
+        self._tunnels.discard(tunnel)
         with suppress(zmq.ZMQError):
             # What was sent to this peer alone has nowhere to go, and must not keep term() waiting.
             linger = self.get(zmq.LINGER)
@@ -139,11 +152,9 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
         tunnel._cut()
 
     def _undo_failed(self) -> None:
-        """Undo what failed while no event loop was there to do it."""
-        failed = [tunnel for tunnel, each in list(self._connecting.items()) if each.failed]
-        for tunnel in failed + self._failed:
-            self._undo(tunnel)
-        self._failed.clear()
+        """Undo what failed, where no event loop has done it yet."""
+        while self._failed:
+            self._undo(self._failed.popleft())
 
 
 add_twin(PlainSocket, TunneledSocket)

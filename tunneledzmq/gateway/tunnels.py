@@ -16,6 +16,7 @@ from .clocks import OwnClock, ProgramClock
 from .login import LoginError
 from .traffic.doorkeeper import Doorkeeper
 from .traffic.forward import Forward
+from .traffic.looks import Looks
 from .traffic.peers import Peer, Peers
 from .traffic.pump import Pump
 from .traffic.servers import Listeners
@@ -78,7 +79,9 @@ class Tunnels:
         self._peers = Peers(call, self._on_found)
         self._forwards: dict[int, Forward] = {}
         # Those of them that are ending, or have something to be looked at.
-        self._watched: set[Forward] = set()
+        self._watched = Looks[Forward]()
+        # Those of them that wait for the program to run.
+        self._need_clock: set[Forward] = set()
         # Those whose programs wait for the server's word on the peer, with the time when they wait
         # no more, and the local endpoint.
         self._opening: dict[Forward, tuple[float, str]] = {}
@@ -124,6 +127,7 @@ class Tunnels:
             forward.peer.look()  # it may be of no use to anybody
             return None
         self._forwards[number] = forward
+        self._watched.name(forward)  # it may not have its endpoint yet
         directory = os.path.dirname(local.removeprefix("ipc://"))
         if message["listener"] is not None and is_ours(directory):
             self.directories.add(directory)
@@ -137,13 +141,13 @@ class Tunnels:
         if local is not None:
             forward = self._forwards[number]
             self._opening[forward] = (time.monotonic() + self._patience, local)
-            self._watched.add(forward)
+            self._watched.name(forward)
 
     def fail(self, number: int, error: LoginError) -> None:
         """Tell the program that a tunnel is not opened."""
         forward = self._forwards.pop(number, None)
         if forward is not None:
-            self._watched.discard(forward)
+            self._forget(forward)
             forward.close_all()
         self._send({"type": "failed", "id": number, "error": error.describe()})
 
@@ -162,7 +166,7 @@ class Tunnels:
             return
         self._opening.pop(forward, None)
         forward.close(how, linger)
-        self._watched.add(forward)
+        self._watched.name(forward)
 
     def terminate(self, numbers: list[int]) -> None:
         """Deliver what libzmq has written for these tunnels, take nothing new."""
@@ -170,7 +174,7 @@ class Tunnels:
             self._opening.pop(forward, None)
             forward.terminated = True
             forward.orphan()
-            self._watched.add(forward)
+            self._watched.name(forward)
 
     def orphan(self) -> None:
         """Deliver what libzmq has written, take nothing new: the program has ended."""
@@ -178,7 +182,7 @@ class Tunnels:
         self._opening.clear()
         for forward in self._forwards.values():
             forward.orphan()
-        self._watched.update(self._forwards.values())
+            self._watched.name(forward)
 
     def stats(self, number: int) -> dict[str, int]:
         """Return a tunnel's counters, by their names in :class:`tunneledzmq.TunnelStats`."""
@@ -220,7 +224,7 @@ class Tunnels:
     def on_change(self, forward: Forward) -> None:
         """Look at a tunnel."""
         if forward.id in self._forwards:
-            self._watched.add(forward)
+            self._watched.name(forward)
 
     def on_taken(self, forward: Forward) -> None:
         """Let the program enlarge libzmq's buffer, while there are few tunnels."""
@@ -284,20 +288,21 @@ class Tunnels:
         return self._check_endpoints_at if self._forwards else _NEVER
 
     def _check_watched(self, now: float) -> float:
-        next_check = _NEVER
+        """Look at those to which something has happened, or whose time has come."""
         clock = self._clock.read(now)
-        for forward in list(self._watched):
+        for forward in self._watched.round(now, self._program_clock.seconds):
             orphaned = self._orphaned or forward.terminated
-            check = forward.check(now, clock=clock, orphaned=orphaned)
-            if check is None:
+            look = forward.check(now, clock=clock, orphaned=orphaned)
+            if look is None:
                 self._end(forward)
-            elif check == _NEVER and forward.ending is None:
-                self._watched.discard(forward)
+                continue
+            self._watched.arrange(forward, look)
+            if forward.needs_program_clock and not forward.terminated:
+                self._need_clock.add(forward)
             else:
-                next_check = min(next_check, check)
-        if not self._orphaned and any(
-            f.needs_program_clock for f in self._watched if not f.terminated
-        ):
+                self._need_clock.discard(forward)
+        next_check = self._watched.next_round
+        if self._need_clock and not self._orphaned:
             if self._program_clock.look(now):
                 self._send({"type": "tick"})
             next_check = min(next_check, self._program_clock.next_look)
@@ -307,6 +312,10 @@ class Tunnels:
 
     def _end(self, forward: Forward) -> None:
         forward.close_all()
-        self._watched.discard(forward)
+        self._forget(forward)
         del self._forwards[forward.id]
         self._send({"type": "closed", "id": forward.id, **forward.stats()})
+
+    def _forget(self, forward: Forward) -> None:
+        self._watched.forget(forward)
+        self._need_clock.discard(forward)

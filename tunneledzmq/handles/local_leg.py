@@ -44,7 +44,7 @@ def _enlarge(descriptor: int, path: str) -> bool:
             return False
         # Python makes what it opens non-blocking where the program has set a default timeout, or
         # uses gevent. libzmq's are anyway; others must stay as they are.
-        if os.get_blocking(descriptor):
+        if os.get_blocking(descriptor):  # type: ignore[attr-defined, unused-ignore]
             return False
         # Not a copy of the descriptor: closing that might let go of the locks on a file.
         sock = socket.socket(AF_UNIX, socket.SOCK_STREAM, 0, descriptor)

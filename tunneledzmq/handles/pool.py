@@ -11,12 +11,9 @@ from itertools import count
 
 import zmq
 
-from ..endpoints import RemoteEndpoint
 from ..exceptions import TunnelError
-from ..options import SSHOptions
 from ..shared.directory import RuntimeDirectory, restore
 from ..shared.listener import cannot_listen, listen, remove_stale
-from ..shared.pace import Pace
 from ..shared.system.fork import undivided
 from ..shared.system.leg import private_leg, whose
 from ..tunnel import Tunnel
@@ -83,41 +80,31 @@ class GatewayPool:
             # caused it here, if something has, stays its cause.
             raise exc.with_traceback(None)  # noqa: B904
 
-    def begin(
-        self,
-        options: SSHOptions,
-        remote: RemoteEndpoint,
-        local: str | None,
-        pace: Pace | None = None,
-    ) -> Tunnel:
-        """Return a tunnel to which libzmq can connect, without a gateway yet. Never waits.
+    def begin(self, tunnel: Tunnel) -> None:
+        """Have libzmq connect to a tunnel, without a gateway yet. Never waits.
 
         Whoever begins a tunnel must :meth:`finish` it.
 
         Args:
-            options: how to log in.
-            remote: where it leads.
-            local: the local endpoint; `None` for a private Unix socket.
-            pace: how libzmq connects.
+            tunnel: a new one; without a local endpoint it gets a private Unix socket.
 
         Raises:
             TunnelError: no listener for the local leg.
             zmq.ContextTerminated: the context terminates.
         """
         self._check_open()
-        process = whose(None) if local is None else None
+        local = tunnel._local
+        process = None if local else whose(None)
         try:
-            if local is None:
+            if not local:
                 local = private_leg(self._own_directory, next(self._numbers))
-            listener, local = listen(local)
+            tunnel._listener, tunnel._local = listen(local)
         except OSError as exc:
-            text = cannot_listen(options.server, local or "a Unix socket", exc)
+            text = cannot_listen(tunnel._options.server, local or "a Unix socket", exc)
             raise TunnelError(exc.errno or errno.EIO, text) from exc
-        tunnel = Tunnel(str(remote), options, local, listener, pace=pace)
         tunnel._owner = self
         tunnel._process = process
         self._begun[tunnel] = None
-        return tunnel
 
     def finish(self, tunnel: Tunnel) -> None:
         """Have the gateway for its options take a tunnel, and wait until it is up.

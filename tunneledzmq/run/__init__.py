@@ -16,7 +16,7 @@ from ..arguments import add_ssh_arguments, ssh_fields
 from ..manual import Parser
 from ..options import SSHOptions
 from ..shared.directory import RuntimeDirectory
-from ..shared.system.process import become
+from ..shared.system.process import become, exit_status
 from ..words import speak_of_flags
 from .native import is_linked_with_libzmq
 from .report import summary
@@ -50,7 +50,7 @@ examples:
 # What is meant for the program, and sent to us.
 _FORWARDED = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 # What a terminal sends to both.
-_LEFT_TO_IT = ("SIGINT", "SIGQUIT")
+_LEFT_TO_IT = ("SIGINT", "SIGQUIT", "SIGBREAK")
 
 
 def main(argv: list[str]) -> int:
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
         with suppress(OSError):  # not for SIGKILL
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
-    return status
+    return exit_status(status)
 
 
 def cannot_run(program: str, error: OSError) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from ..default import program
 from ..endpoints import check_local, excepted, to_patterns
-from ..mixing import guard
+from ..mixing import TWINS, guard
 from ..options import SSHLike, SSHOptions, to_options
 from ..socket import to_text
 from .imports import Imports
@@ -14,7 +14,7 @@ from .places import MADE_FROM_PLAIN_CLASSES, MODULES, put, take_out
 
 __all__ = ["install", "put_in_place", "uninstall"]
 
-_imports = Imports(MODULES, MADE_FROM_PLAIN_CLASSES, put=put, take_out=take_out)
+_imports = Imports(MODULES, MADE_FROM_PLAIN_CLASSES, TWINS, put=put, take_out=take_out)
 
 
 def install(

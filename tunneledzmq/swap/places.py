@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import zmq
@@ -77,14 +76,10 @@ def _of_green(module: Any) -> Iterator[Place]:
 
 
 def _of_eventloop(module: Any) -> Iterator[Place]:
-    yield module, "Context", *_contexts_of_eventloop(module)
-    yield module, "Socket", module.Poller._socket_class, tunneled(module.Poller._socket_class)
-
-
-@functools.cache
-def _contexts_of_eventloop(module: Any) -> tuple[Any, Any]:
-    plain = module.Context
-    return plain, type("Context", (plain, TunneledContext), {"_instance": None})
+    context, sock = module.Context, module.Socket
+    ours = type("Context", (context, TunneledContext), {"_instance": None})
+    yield module, "Context", context, ours
+    yield module, "Socket", sock, tunneled(sock)
 
 
 def _of_devices(module: Any) -> Iterator[Place]:
@@ -97,15 +92,9 @@ def _of_ssh(module: Any) -> Iterator[Place]:
     # What they tunnel would be tunnelled once more: from the server to the port on this machine.
     from .. import ssh
 
-    for name, plain in _functions_of_ssh(module).items():
-        yield module, name, plain, getattr(ssh, name)
-
-
-@functools.cache
-def _functions_of_ssh(module: Any) -> dict[str, Any]:
-    from .. import ssh
-
-    return {name: getattr(module, name) for name in ssh.FUNCTIONS if hasattr(module, name)}
+    for name in ssh.FUNCTIONS:
+        if hasattr(module, name):
+            yield module, name, getattr(module, name), getattr(ssh, name)
 
 
 MODULES: dict[str, Callable[[Any], Iterator[Place]]] = {
@@ -123,26 +112,21 @@ MODULES: dict[str, Callable[[Any], Iterator[Place]]] = {
     "jupyter_client.ssh": _of_ssh,
     "jupyter_client.ssh.tunnel": _of_ssh,
 }
-"""The modules with such places, those that are not imported yet among them."""
+"""What finds the places in a module, for all that have any."""
 
 MADE_FROM_PLAIN_CLASSES = ("zmq._future", "zmq.asyncio", "zmq.green", "zmq.eventloop.future")
 """Modules that derive classes, of which ours are derived."""
 
 
-def put(name: str) -> None:
-    """Put our classes into a module, if it is imported. What others have put there stays."""
-    for owner, attribute, plain, ours in _places(name):
+def put(places: Iterable[Place]) -> None:
+    """Put our classes into places. What others have put there stays."""
+    for owner, attribute, plain, ours in places:
         if vars(owner).get(attribute) == plain:
             setattr(owner, attribute, ours)
 
 
-def take_out(name: str) -> None:
-    """Put pyzmq's classes back into a module."""
-    for owner, attribute, plain, ours in _places(name):
+def take_out(places: Iterable[Place]) -> None:
+    """Put pyzmq's classes back into places."""
+    for owner, attribute, plain, ours in places:
         if vars(owner).get(attribute) == ours:
             setattr(owner, attribute, plain)
-
-
-def _places(name: str) -> Iterator[Place]:
-    module = sys.modules.get(name)
-    return iter(()) if module is None else MODULES[name](module)

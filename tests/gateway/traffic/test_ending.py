@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tunneledzmq.gateway.traffic.ending import Ending, Owes, is_given_up
+from tunneledzmq.gateway.traffic.ending import Ending, Owes, is_given_up, really_owes
 from tunneledzmq.shared.control import How
 from tunneledzmq.shared.pace import Pace
 
@@ -207,6 +207,34 @@ def test_when_a_connection_is_given_up(
         owes, ending, ran=ran, program_ran=program_ran, orphaned=False, for_gateway=False
     )
     assert verdict is given_up
+
+
+@pytest.mark.parametrize(
+    ("owes", "how", "linger", "clock", "orphaned", "really"),
+    [
+        # Over TCP, nobody sees that libzmq has closed while there is something to read before it.
+        (Owes.DATA, How.CLOSED, 1000, 1.2, False, Owes.DATA),
+        (Owes.DATA, How.CLOSED, 1000, 1.3, False, Owes.REST),
+        (Owes.DATA, How.CLOSED, -1, 1e6, False, Owes.DATA),
+        (Owes.DATA, How.CLOSED, -1, 0, True, Owes.REST),
+        (Owes.NOTHING, How.CLOSED, 1000, 1e6, False, Owes.NOTHING),
+        # It has not begun to linger before the program's next call.
+        (Owes.DATA, How.DISCONNECTED, 1000, 1e6, False, Owes.DATA),
+    ],
+)
+def test_what_the_kernel_does_not_see(
+    owes: Owes, how: How, linger: int, clock: float, orphaned: bool, really: Owes
+) -> None:
+    ending = Ending(how, linger, Pace(), 0.0)
+    found = really_owes(owes, ending, clock, orphaned=orphaned, for_gateway=False)
+    assert found is really
+    assert really_owes(owes, ending, clock, orphaned=orphaned, for_gateway=True) is owes
+
+
+def test_the_clock_is_needed_until_linger_has_run_out() -> None:
+    assert Ending(How.CLOSED, 1000, Pace(), 5.0).lingers(6.2)
+    assert not Ending(How.CLOSED, 1000, Pace(), 5.0).lingers(6.3)
+    assert not Ending(How.CLOSED, -1, Pace(), 5.0).lingers(6.2)
 
 
 def test_a_forked_child_that_holds_connections_does_not_keep_them_for_ever() -> None:

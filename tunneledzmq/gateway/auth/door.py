@@ -106,6 +106,8 @@ if sys.platform == "win32":
                     answers.put(_Exchange(lambda size: pipe.read(size) or b"").answer())
         except OSError as exc:
             answers.put(exc)
+        except ValueError as exc:  # Pageant's mailbox holds 8 KiB
+            answers.put(OSError(str(exc)))
 
     def _over(pageant: Any, question: bytes) -> bytes:
         pageant.send(question)

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from itertools import count
+from itertools import cycle, islice
+from string import ascii_lowercase
 
 from ...shared.directory import restore
 from ...shared.environment import environment_of_others
@@ -60,7 +61,7 @@ class OpenSSHForwarder:
     ) -> None:
         self.login = login
         self._directory = directory
-        self._numbers = count(1)
+        self._names = cycle(ascii_lowercase)
         self._on_end = on_end
         self._servers: list[TCPServer | StreamServer] = []
 
@@ -133,16 +134,24 @@ class OpenSSHForwarder:
             _open_for_new_keys(self.login.user_known_hosts[0])
         # A connection that cannot be made needs no ssh to be found out.
         sock = None if self.login.connects_itself else self._connect(attempt)
-        # Of its own: there may be files of an attempt that was left behind.
-        restore(self._directory)
-        directory = os.path.join(self._directory, f"s{next(self._numbers)}")
-        os.mkdir(directory, 0o700)
+        directory = self._own_directory()
         attempt.on_abort(partial(shutil.rmtree, directory, ignore_errors=True))
         answers = Answers(self.login, said, attempt.questions, directory, sock)
         try:
             return self._log_in(attempt, answers, said, directory)
         finally:
             answers.close()
+
+    def _own_directory(self) -> str:
+        # There may be files of an attempt that was left behind. And a path that grew with their
+        # number would be too long for a Unix socket one day.
+        restore(self._directory)
+        for name in islice(self._names, len(ascii_lowercase)):
+            directory = os.path.join(self._directory, f"s{name}")
+            with suppress(FileExistsError):
+                os.mkdir(directory, 0o700)
+                return directory
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), directory)
 
     def _check_keyfiles(self) -> None:
         # ssh would go on without.

@@ -112,7 +112,7 @@ class Link:
         """Send what can still be sent, and close.
 
         The thread that runs the pump may be waiting for this socket: another thread only shuts it
-        down, which wakes that thread, and leaves it to close it when its session ends.
+        down, wakes that thread, and leaves it to close it when its session ends.
         """
         with self.pump.lock:
             if not self._closed:
@@ -122,6 +122,7 @@ class Link:
                     self._sock.sendall(self._output[self._output_start : self._output_end])
                 with suppress(OSError):
                     self._sock.shutdown(socket.SHUT_RDWR)
+                self.pump.wake()  # a silent server answers no end, and Windows waits for one
             if not self._released and self._thread in (0, threading.get_ident()):
                 self._released = True
                 self.pump.forget(self)

@@ -8,12 +8,13 @@ time of day: seconds for which the program has run, and seconds for which we hav
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 from ...shared.control import How
 from ...shared.pace import Pace
 
-__all__ = ["STALL_TIMEOUT", "Ending", "Owes", "is_given_up"]
+__all__ = ["STALL_TIMEOUT", "Ending", "Owes", "is_given_up", "really_owes"]
 
 # Seconds of the program's that libzmq may need more than its interval.
 _MARGIN = 0.3
@@ -100,7 +101,7 @@ class Ending:
 
     def may_hold(self, clock: float) -> bool:
         """Tell whether libzmq is sure to have seen that it is to end."""
-        return self.owing and clock >= self._closed_at + _UNAWARE
+        return self.owing and clock >= self._aware_at
 
     def hold(self, clock: float, away: float) -> None:
         """Note that from now on libzmq is held.
@@ -140,11 +141,22 @@ class Ending:
             since: of that clock, when it came.
             greeted: whether libzmq has greeted, so that it is known what it sends.
         """
-        hold = self._hold if greeted else max(self._hold, _FIRST_HOLD)
-        if clock < max(since, self._closed_at) + hold or not self._pace.retries:
+        if clock < self._held_until(since, greeted=greeted) or not self._pace.retries:
             return False
         self._hold = min(max(2 * self._hold, _FIRST_HOLD), _LONGEST_HOLD)
         return True
+
+    def lingered(self, clock: float) -> bool:
+        """Tell whether LINGER has run out, so that libzmq has closed, whatever it had."""
+        return self.how is How.CLOSED and clock >= self._lingers_until
+
+    def lingers(self, clock: float) -> bool:
+        """Tell whether LINGER is yet to run out."""
+        return self.how is How.CLOSED and clock < self._lingers_until < float("inf")
+
+    @property
+    def _lingers_until(self) -> float:
+        return self._closed_at + self.linger + _MARGIN
 
     def over(self, clock: float, connections: int, *, orphaned: bool) -> bool:
         """Tell whether the tunnel may end.
@@ -158,8 +170,59 @@ class Ending:
             return False
         if orphaned or not self.owing:
             return True
-        lingered = clock >= self._closed_at + self.linger + _MARGIN
-        return lingered or (self.holds and clock >= self._without_since + self._patience)
+        return clock >= self._lingers_until or (self.holds and clock >= self._comes_until)
+
+    def next_moment(self, clock: float, waiting: Iterable[tuple[float, bool]]) -> float:
+        """Return when, of the program's clock, these methods may tell something else than now.
+
+        Until then they do not, unless one of them is told something.
+
+        Args:
+            clock: the program's.
+            waiting: of each connection that waits for a way to the peer when it came, and whether
+                libzmq has greeted, as for :meth:`sends_away`.
+        """
+        moments = [self._aware_at, self._lingers_until, self._comes_until]
+        moments += [self._held_until(since, greeted=greeted) for since, greeted in waiting]
+        return min((moment for moment in moments if moment > clock), default=float("inf"))
+
+    @property
+    def _aware_at(self) -> float:
+        return self._closed_at + _UNAWARE
+
+    @property
+    def _comes_until(self) -> float:
+        return self._without_since + self._patience
+
+    def _held_until(self, since: float, *, greeted: bool) -> float:
+        hold = self._hold if greeted else max(self._hold, _FIRST_HOLD)
+        return max(since, self._closed_at) + hold
+
+
+def really_owes(
+    owes: Owes,
+    ending: Ending | None,
+    clock: float,
+    *,
+    orphaned: bool,
+    for_gateway: bool,
+) -> Owes:
+    """Return what is left to do for a connection, where the kernel does not see all of it.
+
+    Over TCP, the end of what libzmq has written is known only when all before it has been read,
+    which takes a peer that reads.
+
+    Args:
+        owes: what is left to do, by what the kernel says.
+        ending: how the tunnel ends; `None` where only the program has.
+        clock: the program's.
+        orphaned: whether the program has ended, or its context.
+        for_gateway: whether the session of another gateway goes through it.
+    """
+    if owes is not Owes.DATA or for_gateway:
+        return owes
+    has_closed = orphaned or (ending is not None and ending.lingered(clock))
+    return Owes.REST if has_closed else owes
 
 
 def is_given_up(

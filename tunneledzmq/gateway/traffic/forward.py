@@ -6,6 +6,7 @@ import logging
 import socket
 import time
 from functools import partial
+from math import nextafter
 from typing import Protocol
 
 from ...shared.control import How
@@ -15,7 +16,8 @@ from ...shared.system.leg import AF_UNIX
 from .connection import Connection, End
 from .delivery import Delivery
 from .doorkeeper import Doorkeeper
-from .ending import STALL_TIMEOUT, Ending, Owes, is_given_up
+from .ending import STALL_TIMEOUT, Ending, Owes, is_given_up, really_owes
+from .looks import Look
 from .peers import Peer
 from .pump import READ, Pump
 from .servers import Listeners, StreamServer, TCPServer
@@ -265,6 +267,7 @@ class Forward:
             self._admit(request)
         else:
             self._strangers.add(request)
+            self._host.on_change(self)
             self._host.doorkeeper.ask(request, self._owner, partial(self._on_asked, request))
         return True
 
@@ -303,13 +306,15 @@ class Forward:
     def _drop_without_data(self) -> None:
         """Send those away who have written nothing for the peer: they come back."""
         for visitor in list(self._visitors):
-            visitor.read()  # it may have come with its connection
+            if visitor.read():  # it may have come with its connection
+                self._host.on_change(self)
             if not visitor.has_data:
                 self._drop(visitor)
 
     def _drop(self, visitor: Visitor) -> None:
         self._visitors.discard(visitor)
         visitor.close()
+        self._host.on_change(self)
         if self.ending is not None:
             self.ending.broke(self._host.program_clock)
 
@@ -334,6 +339,7 @@ class Forward:
                     self._drop(visitor)
 
     def _carry(self, sock: socket.socket, early: bytes) -> None:
+        self._host.on_change(self)
         connection = self.peer.connect()
         if connection is not None and not connection.attach(sock, early):
             connection = self.peer.connect()  # that one has just ended
@@ -463,10 +469,15 @@ class Forward:
     @property
     def needs_program_clock(self) -> bool:
         """Whether what happens next depends on how long the program has run."""
-        return self.ending is not None and not self._busy
+        return self.ending is not None and (
+            not self._busy or self.ending.lingers(self._host.program_clock)
+        )
 
-    def check(self, now: float, *, clock: float, orphaned: bool) -> float | None:
+    def check(self, now: float, *, clock: float, orphaned: bool) -> Look | None:
         """Do what is due.
+
+        Whatever happens before the next look, and may have this do something, calls
+        :meth:`Host.on_change`, but for what happens on connections: that is looked for.
 
         Args:
             now: the time (time.monotonic).
@@ -483,7 +494,7 @@ class Forward:
                 self._deliveries.discard(delivery)
         self._drop_gone()
         if self.ending is None and not orphaned:
-            return next_look
+            return Look(next_look)
         self._hold()
         self._send_away()
         if orphaned:
@@ -503,7 +514,22 @@ class Forward:
             over = not self.ending.owing and not present
         else:
             over = self.ending.over(self._host.program_clock, present, orphaned=orphaned)
-        return None if over else min(next_look, now + _STEP)
+        if over:
+            return None
+        if self.connections or orphaned:
+            next_look = min(next_look, now + _STEP)
+        return Look(next_look, self._next_moment())
+
+    def _next_moment(self) -> float:
+        """Return when there may be something to do by the program's clock."""
+        clock = self._host.program_clock
+        if self.ending is None:
+            return _NEVER
+        if self._accept_again < _NEVER:
+            return nextafter(clock, _NEVER)  # whenever it moves
+        return self.ending.next_moment(
+            clock, [(v.since, v.has_greeted) for v in self._visitors if not v.has_data]
+        )
 
     def _give_visitors_up(self, clock: float) -> None:
         """Keep what libzmq has written for a peer that may come, for as long as it would have."""
@@ -527,7 +553,13 @@ class Forward:
         """Give up the connections on which nothing moves any more."""
         self._busy = False
         for connection in list(self.connections):
-            owes = connection.owes()
+            owes = really_owes(
+                connection.owes(),
+                self.ending,
+                self._host.program_clock,
+                orphaned=orphaned,
+                for_gateway=self.for_gateway,
+            )
             self._busy = self._busy or owes is not Owes.NOTHING
             moved = self._moves.get(connection)
             if moved is None or moved[0] != connection.last_progress:

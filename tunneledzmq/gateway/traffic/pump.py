@@ -57,16 +57,17 @@ class Pump:
             self._selector.modify(source.fileno(), events, source)
         else:
             self._selector.unregister(source.fileno())
-        self._wake()
+        self.wake()
 
     def forget(self, source: Source) -> None:
         """Stop watching `source`, which is about to be closed."""
         if self._interest.pop(source, 0):
             with suppress(KeyError, ValueError, OSError):
                 self._selector.unregister(source.fileno())
-            self._wake()
+            self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have the thread look that runs the pump, where it would not see what has changed."""
         if self._alarm is not None:
             self._alarm.ring()
 

@@ -22,7 +22,11 @@ _OLDEST = (3, 10)
 
 
 class _Finder:
-    """Has others find `zmq`, and sees the end of its import."""
+    """Has others find `zmq`, and sees the end of its import.
+
+    The package it finds itself: the one that this file is of, whatever the program's environment
+    has.
+    """
 
     def __init__(self):
         # type: () -> None
@@ -30,21 +34,31 @@ class _Finder:
 
     def find_spec(self, name, path=None, target=None):
         # type: (str, Any, Any) -> Any
-        if name != "zmq" or threading.get_ident() in self._looking:
+        if name not in ("zmq", "tunneledzmq") or threading.get_ident() in self._looking:
             return None
         import importlib.util
 
+        if name == "tunneledzmq":
+            file = os.path.join(_PACKAGE, "__init__.py")
+            spec = importlib.util.spec_from_file_location(
+                name, file, submodule_search_locations=[_PACKAGE]
+            )  # type: Any
+            spec.loader = _PackageLoader(spec.loader)
+            return spec
         self._looking.add(threading.get_ident())
         try:
             spec = importlib.util.find_spec(name)
         finally:
             self._looking.discard(threading.get_ident())
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+            spec.loader = _Loader(spec.loader)
         return spec
 
 
 class _Loader:
+    # Whether zmq has been imported by the package, which is not through with that.
+    left_to_package = False
+
     def __init__(self, loader):
         # type: (Any) -> None
         self._loader = loader
@@ -57,13 +71,40 @@ class _Loader:
         # type: (Any) -> None
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
+        _Loader.left_to_package = False
         try:
-            _begin()
+            package = __import__("tunneledzmq")  # type: Any
+            _Loader.left_to_package = package.__spec__._initializing
+            if not _Loader.left_to_package:
+                _begin()
         except Exception as exc:
-            # Without us it would connect directly, and say nothing.
-            error = _refusal("%s: %s" % (type(exc).__name__, exc))
-            error.__cause__ = exc
-            raise error
+            raise _no_zmq(exc)
+
+
+class _PackageLoader(_Loader):
+    def exec_module(self, module):
+        # type: (Any) -> None
+        module.__spec__.loader = module.__loader__ = self._loader
+        try:
+            self._loader.exec_module(module)
+            if _Loader.left_to_package:
+                _begin()
+        except BaseException as exc:
+            if not _Loader.left_to_package:
+                raise
+            sys.modules.pop("zmq", None)
+            if isinstance(exc, Exception):
+                raise _no_zmq(exc)
+            raise
+        _Loader.left_to_package = False
+
+
+def _no_zmq(exc):
+    # type: (BaseException) -> ImportError
+    # Without us it would connect directly, and say nothing.
+    error = _refusal("%s: %s" % (type(exc).__name__, exc))
+    error.__cause__ = exc
+    return error
 
 
 class _Refuser:
@@ -93,22 +134,8 @@ def _refusal(why):
 
 def _begin():
     # type: () -> None
-    import importlib.util
     import json
 
-    if "tunneledzmq" not in sys.modules:
-        # The package that this file is of, whatever the program's environment has.
-        spec = importlib.util.spec_from_file_location(
-            "tunneledzmq",
-            os.path.join(_PACKAGE, "__init__.py"),
-            submodule_search_locations=[_PACKAGE],
-        )  # type: Any
-        sys.modules["tunneledzmq"] = module = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules["tunneledzmq"]
-            raise
     from tunneledzmq.run.child import begin
 
     begin(json.loads(os.environ[_VARIABLE]))

@@ -49,8 +49,9 @@ if sys.platform == "win32":
 
         def __init__(self) -> None:
             self._keys: dict[int, selectors.SelectorKey] = {}
-            # Made anew when something has changed.
             self._fds: Any = None
+            # Whether they are to be made anew, since something has changed.
+            self._stale = True
 
         def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
             """Watch a socket."""
@@ -58,13 +59,13 @@ if sys.platform == "win32":
             if fd in self._keys:
                 raise KeyError(f"{fileobj!r} is registered already")
             key = self._keys[fd] = selectors.SelectorKey(fileobj, fd, events, data)
-            self._fds = None
+            self._stale = True
             return key
 
         def unregister(self, fileobj: Any) -> selectors.SelectorKey:
             """Watch a socket no more."""
             key = self._keys.pop(_number(fileobj))
-            self._fds = None
+            self._stale = True
             return key
 
         def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -75,13 +76,14 @@ if sys.platform == "win32":
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             """Wait for events."""
             milliseconds = -1 if timeout is None else max(0, -int(-timeout * 1000 // 1))
-            fds = self._fds
-            if fds is None:
+            if self._stale:
+                # In this order: another thread may change something while they are made.
+                self._stale = False
                 keys = list(self._keys.values())
-                fds = (_PollFD * len(keys))(
+                self._fds = (_PollFD * len(keys))(
                     *(_PollFD(key.fd, _asked(key.events), 0) for key in keys)
                 )
-                self._fds = fds
+            fds = self._fds
             ready: list[tuple[selectors.SelectorKey, int]] = []
             if not _poll(fds, milliseconds):
                 return ready
@@ -94,7 +96,7 @@ if sys.platform == "win32":
         def close(self) -> None:
             """Forget all sockets."""
             self._keys.clear()
-            self._fds = None
+            self._stale = True
 
         def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
             """Return what is watched, by descriptors."""

@@ -28,11 +28,15 @@ if sys.platform == "win32":
         Raises:
             OSError: the port is taken, or cannot be had.
         """
-        if address[1]:
-            # A socket that shares its port would get one that somebody else has.
-            with socket.socket(_family(address), socket.SOCK_STREAM) as probe:
-                probe.bind(address)
-        return _heir(address)
+        # Without SO_REUSEADDR, which would let other users share it, and take connections. With
+        # SO_EXCLUSIVEADDRUSE we could not have it again while there are connections of it.
+        sock = socket.socket(_family(address), socket.SOCK_STREAM)
+        try:
+            sock.bind(address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     def before_listen(sock: socket.socket) -> None:
         """Nothing is in the way: connections that are left in the kernel keep no port here."""
@@ -43,26 +47,14 @@ if sys.platform == "win32":
         Raises:
             OSError: the port is lost.
         """
-        address = sock.getsockname()[:2]
-        try:
-            # Beside it, so that nobody can take the port in between. Other users cannot share it.
-            heir = _heir(address)
-        except OSError:
-            # Not so in Wine, where Linux has no sharing beside a listener.
+        host, port = address = sock.getsockname()[:2]
+        with socket.socket(sock.family, socket.SOCK_STREAM) as guard:
+            # Who has a port on all addresses keeps it from other users on each of them. In Wine
+            # there is none, since Linux lets nobody have it beside a listener.
+            with suppress(OSError):
+                guard.bind(("::" if ":" in host else "0.0.0.0", port))
             sock.close()
-            return _heir(address)
-        sock.close()
-        return heir
-
-    def _heir(address: tuple[str, int]) -> socket.socket:
-        sock = socket.socket(_family(address), socket.SOCK_STREAM)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+            return claim_port(address)
 
 else:
 

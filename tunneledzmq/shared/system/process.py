@@ -111,9 +111,14 @@ if sys.platform == "win32":
         Raises:
             OSError: it cannot be started.
         """
-        with suppress(KeyboardInterrupt):  # it is for that one, too
-            sys.exit(subprocess.call(command, env=environment))
-        sys.exit(130)
+        for name in ("SIGINT", "SIGBREAK"):
+            signal.signal(getattr(signal, name), _ignore)  # it is for that one, too
+        sys.exit(exit_status(subprocess.Popen(command, env=environment).wait()))
+
+    def exit_status(status: int) -> int:
+        """Return what `sys.exit` takes for the status of a process."""
+        # Such as 0xC000013A, after Ctrl-C: it takes them with their sign.
+        return status - (1 << 32) if status >= 1 << 31 else status
 
     def raise_limits() -> None:
         """There is none to raise."""
@@ -178,6 +183,10 @@ else:
             OSError: it cannot be started.
         """
         os.execvpe(command[0], list(command), environment)
+
+    def exit_status(status: int) -> int:
+        """Return what `sys.exit` takes for the status of a process."""
+        return status
 
     def raise_limits() -> None:
         """Make room for descriptors: each connection takes one, and each tunnel another."""
