@@ -166,8 +166,9 @@ def test_one_that_two_remove_at_once_goes(base: Path, monkeypatch: pytest.Monkey
             os.symlink(".", os.path.join(path, directory._MARK))
         real(path)
 
-    monkeypatch.setattr(os, "rmdir", rmdir)
-    remove(made.path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", rmdir)
+        remove(made.path)
     assert not list(base.iterdir())
 
 

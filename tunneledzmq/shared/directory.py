@@ -102,8 +102,8 @@ def remove(path: str) -> None:
     for name in names:
         if name != _MARK:
             _remove_entry(os.path.join(path, name))
-    # As long as anything is left in it, the next sweep must know it. Program and gateway may do this
-    # at once: whoever comes last finds nothing but the other one's mark.
+    # As long as anything is left in it, the next sweep must know it. Program and gateway may do
+    # this at once: whoever comes last finds nothing but the other one's mark.
     mark = os.path.join(path, _MARK)
     for _ in range(10):
         with suppress(OSError):
