@@ -100,7 +100,7 @@ def sending_and_ending(count: int, size: int) -> Iterator[tuple[str, threading.T
     ctx = zmq.Context()
     sock = ctx.socket(zmq.PUSH)
     sock.sndhwm = 0
-    sock.sndtimeo = sock.linger = 10_000
+    sock.sndtimeo = sock.linger = 60_000  # a slow reader may take long on a busy machine
     sock.bind("tcp://127.0.0.1:*")
     address = sock.last_endpoint.decode()
 
