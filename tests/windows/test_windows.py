@@ -173,6 +173,17 @@ def test_a_socket_that_is_registered_during_a_look_is_not_overlooked(
         selector.close()
 
 
+def test_a_wait_may_be_over_since_ever() -> None:
+    selector = polling.make_selector()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        selector.register(sock, selectors.EVENT_READ)
+        assert selector.select(float("-inf")) == []
+        sock.sendto(b"x", sock.getsockname())
+        assert len(selector.select(float("inf"))) == 1
+    selector.close()
+
+
 @pytest.mark.timeout(480)
 def test_300_tunnels_at_once(
     ctx: TunneledContext, openssh_options: SSHOptions, remote: Callable[..., Peer]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import selectors
 import socket
 import struct
@@ -29,6 +30,9 @@ if sys.platform == "win32":
     _POLLERR, _POLLHUP, _POLLNVAL = 1, 2, 4
     _POLLIN = _POLLRDNORM | _POLLRDBAND
     _ENDED = _POLLERR | _POLLHUP | _POLLNVAL
+
+    # Seconds: the milliseconds are an int.
+    _LONGEST_WAIT = 1e6
 
     class _PollFD(ctypes.Structure):
         _fields_ = (
@@ -75,7 +79,7 @@ if sys.platform == "win32":
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             """Wait for events."""
-            milliseconds = -1 if timeout is None else max(0, -int(-timeout * 1000 // 1))
+            milliseconds = -1 if timeout is None else _milliseconds(timeout)
             if self._stale:
                 # In this order: another thread may change something while they are made.
                 self._stale = False
@@ -101,6 +105,9 @@ if sys.platform == "win32":
         def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
             """Return what is watched, by descriptors."""
             return self._keys
+
+    def _milliseconds(seconds: float) -> int:
+        return math.ceil(min(max(seconds, 0.0), _LONGEST_WAIT) * 1000)
 
     def _number(fileobj: Any) -> int:
         number: int = fileobj if isinstance(fileobj, int) else fileobj.fileno()
