@@ -22,7 +22,7 @@ from .zmtp import NotZMTP, greet
 
 __all__ = ["STEPS", "Check", "Outcome"]
 
-LOGIN_STEPS = ("options", "resolve", "connect", "banner", "host key", "authenticate")
+LOGIN_STEPS = ("resolve", "connect", "banner", "host key", "authenticate")
 STEPS = (*LOGIN_STEPS, "forward", "zmtp", "round trip")
 
 _ROUND_TRIPS = 5
@@ -131,8 +131,6 @@ class Check(logging.Handler):
 
     def _culprit(self, error: TunnelError) -> str:
         """Name the step that `error` belongs to."""
-        if "options" not in self._done:
-            return "options"
         if isinstance(error, HostKeyError):
             return "host key"
         if isinstance(error, SSHAuthenticationError):

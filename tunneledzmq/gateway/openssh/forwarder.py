@@ -129,7 +129,6 @@ class OpenSSHForwarder:
 
     def _own_master(self, attempt: Attempt, said: Said) -> OpenSSHTransport:
         self._check_keyfiles()
-        attempt.questions.tell("options", f"user {self.login.user}")
         if self.login.strict_host_key_checking != "yes" and self.login.user_known_hosts:
             _open_for_new_keys(self.login.user_known_hosts[0])
         # A connection that cannot be made needs no ssh to be found out.

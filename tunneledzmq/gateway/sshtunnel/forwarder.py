@@ -122,9 +122,6 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         attempt: Attempt = self._dialling.attempt
         # A key that cannot be used needs no server to be found out.
         identities = load_identities(self.login)
-        offers = [offer.name for offer in identities.offers]
-        keys = f"{len(offers)} key{'s' * (len(offers) > 1)}" if offers else "no key"
-        attempt.questions.tell("options", f"user {self.login.user}, {keys}")
         transport = self._dialling.transport = self._get_transport()
         try:
             trusted = handshake(transport, self.login, self._learned)
