@@ -104,6 +104,15 @@ class AskingServer:
         for _ in range(10):
             self._cut()
             await asyncio.sleep(0.01)
+        # Somebody may just be connecting to a peer for one that has gone.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Nobody else knows of the connections that such a one had just made.
+        for transport in list(self._loop._transports.values()):  # type: ignore[attr-defined]
+            transport.abort()
+        await asyncio.sleep(0.01)
 
     def __enter__(self) -> AskingServer:
         return self

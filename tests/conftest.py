@@ -114,6 +114,12 @@ def chosen_selector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
         use_selector(name, monkeypatch)
 
 
+@pytest.fixture(autouse=True)
+def words_of_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have messages speak of the API again, after a test that runs a command in this process."""
+    monkeypatch.setattr("tunneledzmq.words._speaks_of_flags", False)
+
+
 def use_selector(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have gateways use a class of `selectors`, in processes and on threads."""
     monkeypatch.setattr(selectors, "DefaultSelector", getattr(selectors, name))

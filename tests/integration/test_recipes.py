@@ -36,7 +36,7 @@ NOT_RUN = {
 
 [RECIPES] = [block for block in blocks("python") if block.startswith("# ")]
 [SESSION] = [block for block in blocks("python") if block.startswith(">>> ")]
-[RUNS] = [block for block in blocks("shell") if "tunneledzmq run" in block]
+[RUNS] = [block for block in blocks("shell") if block.startswith("python -m tunneledzmq run")]
 [CONSOLE] = [block for block in blocks("shell") if "jupyter_console" in block]
 
 
@@ -229,7 +229,8 @@ def test_a_command_that_runs_a_program(site: Site, names: None, tmp_path: Path, 
 
 def console_commands(site: Site) -> list[str]:
     text = as_here(CONSOLE, site).replace("\\\n", "")
-    return [f"python -c{command}" for command in text.split("python -c")[1:]]
+    console, run, engine = text.partition("python -m tunneledzmq run")
+    return [console[console.index("python -c") :], run + engine]
 
 
 def test_the_command_for_the_console(site: Site, names: None, kernel: Path) -> None:
@@ -252,6 +253,7 @@ def test_the_command_for_an_engine(site: Site, names: None, cluster: Cluster) ->
     _, command = console_commands(site)
     words = shlex.split(command)
     words[words.index("--file=ipcontroller-engine.json")] = f"--file={cluster.file('engine')}"
+    words[words.index("--") + 1] = sys.executable
     before = site.log().count("Completed registration")
     with site.running(site.near, *words[1:]):
         wait_until(lambda: site.log().count("Completed registration") > before, 40)
