@@ -5,6 +5,7 @@ from __future__ import annotations
 UNIX = {
     "differential": "its crews are processes that are suspended and resumed by signals",
     "endurance": "suspends programs by signals, for minutes",
+    "faults/test_forks.py": "os.fork",
     "faults/test_forgery.py": "imports fcntl; it is about backend='openssh', and files",
     "faults/test_hostile_servers.py": "imports fcntl; locks a file against its reader",
     "faults/test_ordinary_life.py": "signals to the program, os.fork, descriptors' limits",
