@@ -501,8 +501,9 @@ def test_a_session_ends(
 
 
 def test_a_check_shows_nothing_unprintable(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # so that nothing is wrapped
     script = Script(
         before=b"\x1b[2J\r\n",
         identification=b"SSH-2.0-\x1b[2J\xff",
