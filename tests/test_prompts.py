@@ -238,7 +238,8 @@ def test_the_password_that_was_given_answers_in_any_language(
         assert server.heard[0] == ["s3cret"] and ["s3cret"] not in server.heard[1:]
     with AskingServer(tmp_path, [CODE, asked]) as server:
         assert_refused(ctx, options_for(server, **given), echo)
-        assert server.heard == []
+        # An ssh that nobody answers says nothing, but may say so before it is ended.
+        assert server.heard in ([], [[""]])
 
 
 @pytest.mark.parametrize(
