@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -64,6 +65,15 @@ def login(server: OpenSSHServer) -> list[str]:
         *("--ssh", server.server, "-F", "none"),
         *("-i", server.keyfile, "--known-hosts", server.known_hosts),
     ]
+
+
+def all_of(descriptor: int) -> bytes:
+    """Read to the end of a pipe, or of a terminal, where that is an error."""
+    output = b""
+    with suppress(OSError):
+        while piece := os.read(descriptor, 4096):
+            output += piece
+    return output
 
 
 def failing_step(*arguments: str, begun: bool = True) -> tuple[str, str]:
@@ -140,12 +150,7 @@ def test_80_columns_hide_no_command(
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"},
     ) as program:
         os.close(theirs)
-        output = b""
-        while True:
-            try:
-                output += os.read(ours, 4096)
-            except OSError:
-                break
+        output = all_of(ours)
         os.close(ours)
         assert program.wait(10) == 0
     text = re.sub(r"\x1b\[[0-9;]*m", "", output.decode())
@@ -289,14 +294,7 @@ def test_letters_that_the_encoding_does_not_have(
         env={**os.environ, "PYTHONIOENCODING": "ascii", "TERM": "xterm", "COLUMNS": "200"},
     ) as program:
         os.close(theirs)
-        output = b""
-        while True:
-            try:
-                if not (piece := os.read(ours, 4096)):
-                    break
-            except OSError:
-                break
-            output += piece
+        output = all_of(ours)
         os.close(ours)
         assert program.wait(10) == 1
     assert b"FAILED  authenticate" in output
