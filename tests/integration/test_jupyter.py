@@ -17,6 +17,20 @@ from tests.sshd import OpenSSHServer, generate_key
 
 PACKAGES = ["ipykernel", "jupyter_client", "jupyter_console"]
 
+NOTEBOOK = """
+        import subprocess
+        from jupyter_client.manager import KernelManager
+
+        manager = KernelManager(connection_file=file)
+        manager.kernel_spec.argv[:] = [
+            sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"
+        ]
+        manager.start_kernel(cwd=root, stderr=subprocess.DEVNULL)
+        client = manager.blocking_client()
+        client.start_channels()
+        client.wait_for_ready(timeout=30)
+"""
+
 
 def test_a_blocking_client_works_on_the_far_kernel(site: Site, kernel: Path) -> None:
     output = run_program(
@@ -145,18 +159,8 @@ with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
     print(sock.recv())
 """
     output = run_program(
-        """
-        from jupyter_client.manager import KernelManager
-
-        manager = KernelManager(connection_file=file)
-        manager.kernel_spec.argv[:] = [
-            sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"
-        ]
-        import subprocess
-        manager.start_kernel(cwd=root, stderr=subprocess.DEVNULL)
-        client = manager.blocking_client()
-        client.start_channels()
-        client.wait_for_ready(timeout=30)
+        NOTEBOOK
+        + """
         asked = []
 
         def answer(message):
@@ -192,18 +196,8 @@ with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
 def test_a_notebook_that_installs_still_hears_of_its_children(tmp_path: Path) -> None:
     """Its kernel connects to itself: for what forked children print, and for the debugger."""
     output = run_program(
-        """
-        import subprocess
-        from jupyter_client.manager import KernelManager
-
-        manager = KernelManager(connection_file=file)
-        manager.kernel_spec.argv[:] = [
-            sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"
-        ]
-        manager.start_kernel(cwd=root, stderr=subprocess.DEVNULL)
-        client = manager.blocking_client()
-        client.start_channels()
-        client.wait_for_ready(timeout=30)
+        NOTEBOOK
+        + """
         client.execute_interactive(cell, timeout=30)
         client.stop_channels()
         manager.shutdown_kernel()
