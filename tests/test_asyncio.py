@@ -33,6 +33,7 @@ from tests.sshd import OpenSSHServer
 from tests.strangers import SilentPort
 from tunneledzmq import SSHConnectionError, SSHOptions, UnknownHostKeyError
 from tunneledzmq.asyncio import TunneledContext, TunneledSocket
+from tunneledzmq.shared import directory
 
 if sys.platform != "win32":
     import uvloop
@@ -151,6 +152,29 @@ def test_request_and_reply(
         sock.close()
 
     run(main())
+
+
+def test_the_gateway_removes_what_the_program_could_not(
+    ctx: TunneledContext,
+    openssh_options: SSHOptions,
+    echo: Peer,
+    gateways: Gateways,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the program's look at its directory and its end another socket may come there."""
+
+    async def main() -> None:
+        sock = ctx.socket(zmq.REQ)
+        await sock.connect(echo.address, ssh=openssh_options)
+        await round_trip(sock)
+        [gateway] = gateways()
+        gateway.suspend()
+        sock.close()
+        monkeypatch.setattr(directory, "_remove_entry", lambda path: None)
+        ctx.term()
+        gateway.resume()
+
+    asyncio.run(main())
 
 
 @every_loop

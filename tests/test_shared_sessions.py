@@ -24,18 +24,28 @@ from tests.peers import Peer, numbered, round_trip
 from tests.polling import wait_until
 from tests.programs import run_program, start_program
 from tests.sshd import OpenSSHServer
-from tunneledzmq import SSHOptions, TunneledContext
+from tunneledzmq import SSHOptions, Tunnel, TunneledContext
 from tunneledzmq.handles.gateways import gateways as gateways_of_program
 
 Gateways = Callable[[], set[psutil.Process]]
 Remote = Callable[..., Peer]
 
 
-def ask(ctx: TunneledContext, addr: str) -> None:
+def ask(ctx: TunneledContext, addr: str) -> Tunnel:
+    """Have one reply over a tunnel; return it."""
     with ctx.socket(zmq.REQ) as sock:
         sock.rcvtimeo = 10_000
         sock.connect(addr)
         round_trip(sock)
+        return sock.tunnels[0]
+
+
+def wait_until_closed(tunnel: Tunnel) -> None:
+    """Wait until the session has nothing left to do for a tunnel.
+
+    One that is lost before is dialled again.
+    """
+    wait_until(lambda: tunnel.state == "closed")
 
 
 def connecting(ctx: TunneledContext, addr: str) -> tuple[threading.Thread, list[Any]]:
@@ -194,7 +204,7 @@ def test_the_gateway_of_two_contexts_is_killed_and_one_has_ended(
             other.close(linger=0)
         two.term()  # the gateway has not heard of it
         gateway.kill()
-        wait_until(lambda: gateways() and gateway not in gateways())
+        wait_until(lambda: gateways() - {gateway})
         wait_until(lambda: sock.tunnels[0].state == "up")
         round_trip(sock)
         assert len(one.tunnels) == 1
@@ -263,15 +273,13 @@ def test_a_persisting_session_that_is_lost_is_not_dialled_again(
 ) -> None:
     options = replace(openssh_options, persist=60)
     with TunneledContext(ssh=options) as ctx:
-        ask(ctx, echo.address)
-        wait_until(lambda: not ctx.tunnels)
+        wait_until_closed(ask(ctx, echo.address))
         assert len(gateways()) == 1
         logins = openssh.logins()
         openssh.kill_sessions()
         wait_until(lambda: not gateways(), 10, what="the gateway is gone")
         assert openssh.logins() == logins
-        ask(ctx, echo.address)
-        wait_until(lambda: not ctx.tunnels)
+        wait_until_closed(ask(ctx, echo.address))
         openssh.kill_sessions()
         wait_until(lambda: not gateways(), 10, what="the gateway is gone")
 

@@ -15,7 +15,14 @@ import pytest
 
 from tests.leaks import descriptors
 from tunneledzmq.shared import directory
-from tunneledzmq.shared.directory import RuntimeDirectory, remove, remove_restored, restore, sweep
+from tunneledzmq.shared.directory import (
+    RuntimeDirectory,
+    remove,
+    remove_abandoned,
+    remove_restored,
+    restore,
+    sweep,
+)
 from tunneledzmq.shared.system import account
 
 
@@ -169,6 +176,25 @@ def test_one_that_two_remove_at_once_goes(base: Path, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         patch.setattr(os, "rmdir", rmdir)
         remove(made.path)
+    assert not list(base.iterdir())
+
+
+@pytest.mark.parametrize("left", ["", "held", "a socket"])
+def test_one_that_could_not_be_removed_goes_with_its_last_socket(base: Path, left: str) -> None:
+    """As where a socket was being put in another's place meanwhile."""
+    made = RuntimeDirectory()
+    socket = Path(made.path) / "1"
+    if left != "held":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(directory, "_remove_entry", lambda path: None)
+            socket.touch()
+            made.remove()
+        if left != "a socket":
+            socket.unlink()
+    remove_abandoned(made.path)
+    assert list(base.iterdir()) == ([Path(made.path)] if left else [])
+    made.remove()
+    remove_abandoned(made.path)
     assert not list(base.iterdir())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import socket
 import time
 from collections import deque
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..shared.control import ControlChannel, How, Message
-from ..shared.directory import remove, remove_restored, sweep
+from ..shared.directory import remove, remove_abandoned, remove_restored, sweep
 from ..shared.system.descriptors import socketpair
 from ..shared.system.process import let_go_of_stderr
 from .backend import Forwarder, make_forwarder
@@ -95,12 +94,7 @@ class Gateway:
 
     def _remove_directories(self) -> None:
         for directory in self._tunnels.directories:
-            # The program, if it was killed, could not: the last gateway with a socket there does.
-            if self._orphaned and all(name.startswith(".") for name in _names(directory)):
-                remove(directory)
-            # Nor could it if a socket was being put in another's place.
-            with suppress(OSError):
-                os.rmdir(directory)
+            remove_abandoned(directory)
         if self._orphaned:
             sweep()
 
@@ -306,10 +300,3 @@ class _Source:
 
     def ready(self, events: int) -> None:
         self._on_ready()
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except OSError:
-        return []

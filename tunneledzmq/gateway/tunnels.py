@@ -72,7 +72,7 @@ class Tunnels:
         self.pump = pump
         self.doorkeeper = Doorkeeper(call)
         self.directories: set[str] = set()
-        """Those of the program's own listeners."""
+        """Those of ours that have had local legs."""
 
         self._send = send
         self._tell_found = on_found
@@ -129,7 +129,7 @@ class Tunnels:
         self._forwards[number] = forward
         self._watched.name(forward)  # it may not have its endpoint yet
         directory = os.path.dirname(local.removeprefix("ipc://"))
-        if message["listener"] is not None and is_ours(directory):
+        if is_ours(directory):
             self.directories.add(directory)
         return local
 

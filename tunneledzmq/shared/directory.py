@@ -21,6 +21,7 @@ __all__ = [
     "choose_base",
     "is_ours",
     "remove",
+    "remove_abandoned",
     "remove_restored",
     "restore",
     "sweep",
@@ -153,8 +154,22 @@ def remove_restored() -> None:
     """Remove the directories that were made anew, and in which there is no socket any more."""
     for path in list(_restored):
         with suppress(OSError):
-            if all(name.startswith(".") for name in os.listdir(path)):
+            if _has_no_socket(path):
                 remove(path)
+
+
+def remove_abandoned(path: str) -> None:
+    """Remove a directory that its program has let go of, if there is no socket in it any more.
+
+    The program could not: it was killed, or a socket was being put in another's place meanwhile.
+    """
+    with suppress(OSError):
+        if _has_no_socket(path):
+            _sweep_one(path)
+
+
+def _has_no_socket(path: str) -> bool:
+    return all(name.startswith(".") for name in os.listdir(path))
 
 
 def sweep() -> None:
