@@ -28,7 +28,11 @@ from tests.deadline import (  # noqa: F401
     pytest_timeout_set_timer,
 )
 from tests.figures import figures, pytest_terminal_summary  # noqa: F401
-from tests.leaks import nothing_left_behind, pytest_runtest_makereport  # noqa: F401
+from tests.leaks import (  # noqa: F401
+    nothing_left_behind,
+    pytest_collection_finish,
+    pytest_runtest_makereport,
+)
 from tests.logins import Server, options_for
 from tests.peers import Peer
 from tests.polling import PATIENCE
