@@ -17,6 +17,7 @@ import pytest
 from tests.polling import wait_until
 
 GATEWAY_MODULE = "tunneledzmq.gateway"
+MASTER_MARKS = ("ssh-of-tunneledzmq", "-oControlPath=")
 
 test_failed = pytest.StashKey[bool]()
 """Whether the test itself failed: its traceback then keeps objects alive, which is no leak."""
@@ -29,18 +30,19 @@ def gateways() -> set[psutil.Process]:
 
 def masters() -> set[psutil.Process]:
     """Return the processes of ``ssh`` that gateways of this test run have started, orphans too."""
-    return processes("ssh-of-tunneledzmq") | processes("-oControlPath=")
+    return processes(*MASTER_MARKS)
 
 
-def processes(mark: str) -> set[psutil.Process]:
-    """Return this run's processes that have `mark` in their command line.
+def processes(*marks: str) -> set[psutil.Process]:
+    """Return this run's processes that have one of `marks` in their command line.
 
     The run's own temporary directory, which they inherit, tells them from those of other programs.
     """
     found = set()
     for process in psutil.process_iter():
         try:
-            if any(mark in word for word in process.cmdline()) and _is_ours(process):
+            line = "\n".join(process.cmdline())
+            if any(mark in line for mark in marks) and _is_ours(process):
                 found.add(process)
         except psutil.Error:
             continue
@@ -92,7 +94,7 @@ class Belongings:
     def now(cls) -> Belongings:
         gc.collect()
         return cls(
-            children() | gateways() | masters(),
+            children() | processes(GATEWAY_MODULE, *MASTER_MARKS),
             set(threading.enumerate()),
             descriptors(),
             runtime_directories("*"),

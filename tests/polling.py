@@ -18,7 +18,8 @@ def wait_until(condition: Callable[[], T], timeout: float = 10, what: str = "") 
     """Poll `condition` until it holds, and return what it returned.
 
     Args:
-        condition: polled every 10 ms; holds as soon as it returns something true.
+        condition: polled every 10 ms, less often where it takes long to tell; holds as soon as it
+            returns something true.
         timeout: seconds until the wait fails, but for `PATIENCE`.
         what: what is waited for, for the message.
 
@@ -28,12 +29,14 @@ def wait_until(condition: Callable[[], T], timeout: float = 10, what: str = "") 
     """
     deadline = time.monotonic() + timeout * PATIENCE
     while True:
+        start = time.monotonic()
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"not within {timeout} s: {what or condition}")
-        time.sleep(0.01)
+        time.sleep(max(0.01, 2 * (now - start)))
 
 
 def wait_for_end(process: subprocess.Popen[Any], timeout: float = 5) -> None:
