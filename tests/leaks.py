@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +93,6 @@ class Belongings:
 
     @classmethod
     def now(cls) -> Belongings:
-        gc.collect()
         return cls(
             children() | processes(GATEWAY_MODULE, *MASTER_MARKS),
             set(threading.enumerate()),
@@ -132,7 +132,7 @@ def pytest_runtest_makereport(
 def pytest_collection_finish() -> None:
     """Have collections of garbage pass over what the suite is made of.
 
-    There are two for each test; otherwise they take more time than all else.
+    There are two or more for each test; otherwise they take longer than all else.
     """
     gc.collect()
     gc.freeze()
@@ -141,13 +141,16 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a process, thread, descriptor or directory behind for 10 s."""
+    gc.collect()
     before = Belongings.now()
     yield
     if request.node.stash.get(test_failed, False):
         return
-    try:
-        wait_until(lambda: not Belongings.now().beyond(before), timeout=10)
-    except AssertionError:
-        left = Belongings.now().beyond(before)
-        if left:
-            pytest.fail("left behind 10 s after the test:\n" + "\n".join(left), pytrace=False)
+    for _ in range(10):
+        gc.collect()  # now and then: it takes long
+        with suppress(AssertionError):
+            wait_until(lambda: not Belongings.now().beyond(before), timeout=1)
+            return
+    left = Belongings.now().beyond(before)
+    if left:
+        pytest.fail("left behind 10 s after the test:\n" + "\n".join(left), pytrace=False)

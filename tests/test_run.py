@@ -367,10 +367,14 @@ signal.signal({int(number)}, end)
 open({str(tmp_path / "ready")!r}, "w").close()
 time.sleep(30)
 """
-    with start(openssh, "-v", "--", sys.executable, "-c", source) as program:
-        wait_until((tmp_path / "ready").exists, 20, what="the program runs")
-        program.send_signal(number)
-        output, errors = program.communicate(timeout=20)
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup one of them is ignored
+    try:
+        with start(openssh, "-v", "--", sys.executable, "-c", source) as program:
+            wait_until((tmp_path / "ready").exists, 20, what="the program runs")
+            program.send_signal(number)
+            output, errors = program.communicate(timeout=20)
+    finally:
+        signal.signal(number, before)
     assert (program.returncode, output) == (3, "ended in order\n")
     assert "no Python process has imported zmq" in errors
 
