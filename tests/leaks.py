@@ -104,7 +104,10 @@ class Belongings:
         """Return what is there now and was not there before, in words."""
         left = [f"process {_words(process)}" for process in self.processes - before.processes]
         left += [f"thread {thread}" for thread in self.threads - before.threads]
-        left += [f"directory {path}" for path in self.directories - before.directories]
+        left += [
+            f"directory {path} with {sorted(entry.name for entry in path.glob('*'))}"
+            for path in self.directories - before.directories
+        ]
         if len(self.descriptors) > len(before.descriptors):
             new = dict(self.descriptors.items() - before.descriptors.items())
             left.append(f"{len(self.descriptors) - len(before.descriptors)} descriptors of {new}")

@@ -291,9 +291,9 @@ def test_a_tunnel_tells_what_happened_to_it(
         wait_until(lambda: tunnel.state == "up")
         assert tunnel.reconnects == 1
         assert tunnel.last_error, "what failed last is kept"
-    messages = [record.getMessage() for record in caplog.records]
-    lost = next(i for i, m in enumerate(messages) if "session was lost" in m)
-    assert any("logged in" in message for message in messages[lost:])
+        wait_until(lambda: sum("logged in" in message for message in caplog.messages) == 2)
+    lost = next(i for i, m in enumerate(caplog.messages) if "session was lost" in m)
+    assert any("logged in" in message for message in caplog.messages[lost:])
     assert all(
         own_server.server in record.getMessage()
         for record in caplog.records[lost:]
