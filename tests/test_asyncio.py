@@ -1018,6 +1018,7 @@ def test_the_end_of_the_program_waits_for_all_connects_at_once(
         f"""
         import asyncio, os, time
         from tunneledzmq.asyncio import TunneledContext, connecting
+        from tunneledzmq.handles import pool
 
         ctx = TunneledContext()
         socks = []
@@ -1034,7 +1035,8 @@ def test_the_end_of_the_program_waits_for_all_connects_at_once(
         started = time.monotonic()
         connecting._at_exit()
         print(time.monotonic() - started, flush=True)
-        os._exit(0)
+        pool._at_exit()
+        os._exit(0)  # rather than wait for LINGER
         """,
         options=arguments_for(openssh),
         addr=f"tcp://127.0.0.1:{free_port()}",
