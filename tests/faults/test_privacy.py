@@ -448,8 +448,9 @@ def send_a_length_beyond_the_packet(transport: paramiko.Transport, channel: int)
 
 
 def send_after_the_end(transport: paramiko.Transport, channel: int) -> None:
-    transport._send_user_message(message(MSG_CHANNEL_EOF, channel))
-    transport._send_user_message(message(MSG_CHANNEL_DATA, channel, b"hello"))
+    with transport.clear_to_send_lock:  # before it can answer when we close the channel
+        transport._send_message(message(MSG_CHANNEL_EOF, channel))
+        transport._send_message(message(MSG_CHANNEL_DATA, channel, b"hello"))
 
 
 def open_the_window_beyond_its_limit(transport: paramiko.Transport, channel: int) -> None:
@@ -491,7 +492,7 @@ def stream(ctx: TunneledContext) -> zmq.Socket[bytes]:
     ("misbehave", "said"),
     [
         (overflow_the_window, "window"),
-        (send_to_an_unknown_channel, ""),
+        (send_to_an_unknown_channel, "channel-data for channel 100"),
         (send_a_length_beyond_the_packet, ""),
         (open_the_window_beyond_its_limit, "window"),
         (send_a_truncated_message, ""),

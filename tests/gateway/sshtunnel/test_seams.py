@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+
 import paramiko
 import pytest
 import sshtunnel
+from paramiko.common import MSG_CHANNEL_OPEN_SUCCESS
 
 
 @pytest.mark.parametrize(
@@ -15,11 +18,18 @@ import sshtunnel
         "_parse_service_accept",
         "_send_message",
         "_verify_key",
-        "_channel_handler_table",
     ],
 )
 def test_paramiko_has_what_the_transport_overrides(name: str) -> None:
     assert hasattr(paramiko.ServiceRequestingTransport, name)
+
+
+def test_paramiko_has_the_table_that_the_transport_fills() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = paramiko.ServiceRequestingTransport(ours)
+        assert MSG_CHANNEL_OPEN_SUCCESS in transport._handler_table
+        transport.close()
 
 
 @pytest.mark.parametrize(

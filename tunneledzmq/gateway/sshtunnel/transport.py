@@ -172,11 +172,9 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         for kind in range(256):
             if kind not in MSG_NAMES:
                 self._handler_table[kind] = self._refuse_message
-        # paramiko's table of what is for a channel.
-        self._channel_handler_table = {**HANDLERS, MSG_CHANNEL_REQUEST: self._on_request}
-        for kind in HARMLESS:
-            handler = self._channel_handler_table[kind]
-            self._handler_table[kind] = partial(self._on_harmless, handler)
+        # What is for a channel; paramiko would look it up among its own.
+        for kind, handle in (*HANDLERS.items(), (MSG_CHANNEL_REQUEST, self._on_request)):
+            self._handler_table[kind] = partial(self._on_channel, kind, handle)
         link.on_writable = self.resume
 
     def pin_host_key(self, key: paramiko.PKey) -> None:
@@ -208,7 +206,6 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         self._asked.clear()
         self._read_buffer = self.read_buffer = memoryview(b"")
         self._handler_table.clear()
-        self._channel_handler_table.clear()
 
     @property
     def writable(self) -> bool:
@@ -244,8 +241,6 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         """Ask the server to connect to `remote`; return the channel's number."""
         number = next(self._numbers) & 0xFFFFFFFF
         self.connections[number] = channel
-        # For paramiko, which looks up a channel for every message that it dispatches.
-        self._channels.put(number, channel)
         message = _message(MSG_CHANNEL_OPEN)
         message.add_string("direct-tcpip")
         message.add_int(number)
@@ -260,7 +255,6 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
     def forget(self, channel: Channel) -> None:
         """Forget a channel that both sides have closed."""
         self.connections.pop(channel.id, None)
-        self._channels.delete(channel.id)
 
     def send_data(self, channel: Channel, size: int) -> None:
         """Send `size` bytes of :attr:`read_buffer`; only while :attr:`writable`."""
@@ -493,10 +487,15 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         if m.get_boolean():
             self._send_to_channel(MSG_CHANNEL_FAILURE, channel)
 
-    def _on_harmless(self, handle: Handler, m: Message) -> None:
-        connection = self.connections.get(m.get_int())
+    def _on_channel(self, kind: int, handle: Handler, m: Message) -> None:
+        number = m.get_int()
+        connection = self.connections.get(number)
         if connection is not None:
             handle(connection, m)
+        elif kind not in HARMLESS:
+            raise paramiko.SSHException(
+                f"the server sent {MSG_NAMES[kind]} for channel {number}, which is not open"
+            )
 
 
 def _reason(error: Exception | None) -> str:
