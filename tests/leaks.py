@@ -104,10 +104,7 @@ class Belongings:
         """Return what is there now and was not there before, in words."""
         left = [f"process {_words(process)}" for process in self.processes - before.processes]
         left += [f"thread {thread}" for thread in self.threads - before.threads]
-        left += [
-            f"directory {path} with {sorted(entry.name for entry in path.glob('*'))}"
-            for path in self.directories - before.directories
-        ]
+        left += [f"directory {_words_on(path)}" for path in self.directories - before.directories]
         if len(self.descriptors) > len(before.descriptors):
             new = dict(self.descriptors.items() - before.descriptors.items())
             left.append(f"{len(self.descriptors) - len(before.descriptors)} descriptors of {new}")
@@ -119,6 +116,13 @@ def _words(process: psutil.Process) -> str:
         return f"{process.pid} ({process.status()}): {' '.join(process.cmdline())}"
     except psutil.Error:  # a zombie has no command line
         return str(process)
+
+
+def _words_on(directory: Path) -> str:
+    try:
+        return f"{directory} with {os.listdir(directory)}"
+    except OSError:  # it has just gone
+        return str(directory)
 
 
 @pytest.hookimpl(wrapper=True)
