@@ -15,7 +15,8 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing.managers import BaseManager, BaseProxy
-from pathlib import Path
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path, WindowsPath
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -139,6 +140,8 @@ def make(kind: str, *args: Any, **kwargs: Any) -> Any:
 def take_over() -> None:
     """Have the tests' servers and peers made on Linux from now on."""
     assert sys.platform == "win32"
+    # Files are Linux's: what is told of them there are its paths.
+    ForkingPickler.register(WindowsPath, lambda path: (Path, (_on_linux(path),)))
     tempfile.tempdir = "Z:" + os.environ[WHERE].split()[2].replace("/", "\\")
     peers.Peer = partial(make, "Peer")  # type: ignore[assignment,misc]
     sshd.OpenSSHServer = partial(make, "OpenSSHServer")  # type: ignore[assignment,misc]
