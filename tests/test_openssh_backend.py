@@ -193,6 +193,24 @@ def test_a_proxy_command_ends_with_its_tunnel_whatever_it_does(
     assert psutil.wait_procs(proxies, timeout=5)[1] == []
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("echo {boom} >&2; exit 3", "failed ({boom}): run it by hand to see why"),
+        ("read -r line", "failed: run it by hand to see why. If it does connect, what listens"),
+    ],
+)
+def test_a_proxy_command_that_fails_is_told(
+    ctx: TunneledContext, config: Callable[..., SSHOptions], command: str, says: str
+) -> None:
+    options = config(f"ProxyCommand sh -c '{command}' %h")
+    sock = ctx.socket(zmq.REQ)
+    with pytest.raises(SSHConnectionError) as caught:
+        sock.connect("tcp://127.0.0.1:1", ssh=options)
+    assert f"ProxyCommand \"sh -c '{command}' 127.0.0.1\" {says}" in str(caught.value)
+    assert ("MaxStartups" in str(caught.value)) is ("boom" not in command)
+
+
 def test_a_condition_that_outlives_its_ssh_is_not_waited_for(
     ctx: TunneledContext, config: Callable[..., SSHOptions], tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from ...shared.system.account import readable_by_others
-from ..login import HUNG_UP, Login, LoginError
+from ..login import BY_HAND, HUNG_UP, Login, LoginError
 from ..trust.host_key import ask_authority, name_files, scan_into
 from ..trust.known_hosts import KnownHosts
 from .said import Said
@@ -171,6 +171,11 @@ _NO_WAY = (
     (r"(.*(?:[Bb]ad configuration option|Bad SSH2).*)", errno.EINVAL, "ssh does not take it: {}"),
 )
 
+# How it says that the connection has ended before there was a session.
+_OF_HANGING_UP = re.compile(
+    r"kex_exchange_identification: |banner exchange: |(?:ssh_dispatch_run_fatal: )?Connection "
+)
+
 # What it says when there is no speaking with the server.
 _NO_SPEAKING = (
     (
@@ -180,7 +185,7 @@ _NO_SPEAKING = (
     ),
     (
         r"(?:kex_exchange_identification|banner exchange): "
-        r"(?:.*Connection closed by remote host.*|.*Connection reset by peer.*)",
+        r".*(?:Connection closed by remote host|Connection reset by peer|Broken pipe).*",
         errno.EPROTO,
         HUNG_UP,
     ),
@@ -218,6 +223,15 @@ def _filled(text: str, match: re.Match[str]) -> str:
     return text.format(*match.groups(), advice=advice)
 
 
+def _hung_up(said: Said) -> str:
+    if not said.proxy_command:
+        return HUNG_UP
+    # ssh tells nobody how its command has ended, which may have said so itself.
+    words = "; ".join([line for line in said.own_lines if not _OF_HANGING_UP.match(line)][-3:])
+    text = f"ProxyCommand {said.proxy_command!r} failed{f' ({words})' if words else ''}: {BY_HAND}"
+    return text if words else f"{text}. If it does connect, {HUNG_UP}"
+
+
 def _connection_error(login: Login, said: Said, hops: Sequence[Said]) -> LoginError:
     refused = (hop.find(r"channel \d+: open failed: (.*)") for hop in hops)
     if match := next(filter(None, refused), None):
@@ -227,7 +241,8 @@ def _connection_error(login: Login, said: Said, hops: Sequence[Said]) -> LoginEr
             for each in (*hops, said):
                 if match := find(each, pattern):
                     whose = "" if each is said else "a hop: "
-                    return login.no_connection(code, whose + _filled(text, match))
+                    filled = _hung_up(each) if text == HUNG_UP else _filled(text, match)
+                    return login.no_connection(code, whose + filled)
     last = "; ".join(each.last for each in (*hops, said) if each.last)
     return login.no_connection(
         errno.EPROTO, f"ssh has ended, after the words {last!r}" if last else "ssh has ended"
