@@ -112,7 +112,7 @@ def test_what_was_passed_over_is_told_where_nothing_else_lets_in(
     for keys in ([locked], [locked, stranger], [stranger, locked]):
         with ctx.socket(zmq.REQ) as sock, pytest.raises(SSHAuthenticationError) as caught:
             sock.connect(echo.address, ssh=options_for(openssh, keyfile=keys, prompt=prompt))
-        assert f"the key file {locked} is encrypted: pass passphrase= or prompt=" in str(
+        assert f"The key file {locked} is encrypted: pass passphrase= or prompt=" in str(
             caught.value
         )
 
@@ -127,7 +127,7 @@ def test_a_default_key_that_the_server_takes_and_nobody_opens_is_the_cause(
     with ctx.socket(zmq.REQ) as sock, pytest.raises(SSHAuthenticationError) as caught:
         sock.connect(echo.address, ssh=options)
     message = str(caught.value)
-    assert f"the key file {keyfile} is encrypted: pass passphrase= or prompt=" in message
+    assert f"The key file {keyfile} is encrypted: pass passphrase= or prompt=" in message
     assert "authorized_keys" not in message
     if backend == "sshtunnel":
         assert f"would let {openssh.user!r} in with {keyfile}" in message

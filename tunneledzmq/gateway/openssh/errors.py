@@ -6,15 +6,16 @@ import errno
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from ...shared.system.account import readable_by_others
+from ...shared.text import with_notes
 from ..login import BY_HAND, HUNG_UP, Login, LoginError
 from ..trust.host_key import ask_authority, name_files, scan_into
 from ..trust.known_hosts import KnownHosts
 from .said import Said
 
-__all__ = ["changed_host_key", "login_error", "unknown_host_key"]
+__all__ = ["changed_host_key", "login_error", "unknown_host_key", "unusable_keyfiles"]
 
 
 def login_error(
@@ -116,13 +117,15 @@ def _host_key_error(login: Login, said: Said) -> LoginError | None:
 def _authentication_error(
     login: Login, said: Said, skipped: Sequence[str], *, told: bool
 ) -> LoginError | None:
-    unusable = [*skipped, *_unusable_keyfiles(login.keyfiles or (), said)]
-    advice = "".join(f"; {text}" for text in dict.fromkeys(unusable))
+    notes = [*skipped, *unusable_keyfiles(said, login.keyfiles or ())]
     if broken := said.find(r"Received disconnect from .*: ?(Too many authentication failures).*"):
         return login.no_entry(
             errno.EACCES,
-            f"the server broke the login off: {broken[1]}; with many keys in the agent, name the "
-            f"right one with keyfile= and set agent=False{advice}",
+            with_notes(
+                f"the server broke the login off: {broken[1]}; with many keys in the agent, name "
+                "the right one with keyfile= and set agent=False",
+                notes,
+            ),
         )
     if denied := said.find(r"(.+): Permission denied \(([!-~]*)\)\."):
         who = login.user if denied[1] == f"{login.user}@{login.host}" else denied[1]
@@ -135,22 +138,31 @@ def _authentication_error(
             question = "Are the password and the user name right?"
         return login.no_entry(
             errno.EACCES,
-            f"the server did not let {who!r} in with {tried}; it accepts {denied[2]}. "
-            f"{question}{advice}",
+            with_notes(
+                f"the server did not let {who!r} in with {tried}; it accepts {denied[2]}. "
+                f"{question}",
+                notes,
+            ),
         )
     return None
 
 
-def _unusable_keyfiles(paths: Iterable[str], said: Said) -> Iterable[str]:
-    """Say why ssh has passed key files over, of which we know that it has."""
-    for path in paths:
+def unusable_keyfiles(said: Said, named: Sequence[str] = ()) -> Iterator[str]:
+    """Say why ssh has passed key files over, of which we know that it has.
+
+    Args:
+        said: what it has said.
+        named: those that the program named.
+    """
+    for path in dict.fromkeys([*named, *said.identity_files]):
         try:
             status = os.stat(path)
         except OSError:
             continue  # of a key in the agent
-        if readable_by_others(status):
+        ignored = said.find(rf"Permissions \d+ for '{re.escape(path)}' are too open\.")
+        if readable_by_others(status) and (ignored or path in named):
             yield f"the key file {path} can be read by others: chmod 600 {shlex.quote(path)}"
-        elif unusable := said.find(rf'Load key "{re.escape(path)}": (.*)'):
+        elif path in named and (unusable := said.find(rf'Load key "{re.escape(path)}": (.*)')):
             yield f"the key file {path} cannot be used: {unusable[1]}"
 
 

@@ -35,6 +35,7 @@ _SERVER_SPEAKS_FROM = (
     "channel ",
 )
 
+_IDENTITY_FILE = re.compile(r"identity file (.*) type -?\d+")
 _IMPLICIT_COMMAND = "Setting implicit ProxyCommand from ProxyJump: "
 _PROXY_COMMAND = "Executing proxy command: exec "
 _KNOWN = re.compile(r"Host '.*' is known and matches the \S+ host key\.")
@@ -74,6 +75,9 @@ class Said:
 
         self.proxy_command = ""
         """What it has run in place of a connection to the server, if its config says so."""
+
+        self.identity_files: list[str] = []
+        """The key files that it looks for."""
 
         self.methods: list[str] = []
         """What it has tried to be let in with, the present method last."""
@@ -138,6 +142,8 @@ class Said:
             self._jumps = True
         elif text.startswith(_PROXY_COMMAND) and not self._jumps:
             self.proxy_command = text.removeprefix(_PROXY_COMMAND)
+        elif match := _IDENTITY_FILE.fullmatch(text):
+            self.identity_files.append(match[1])
         elif match := _VERSION.fullmatch(text):
             self.names_who_asks = (int(match[1]), int(match[2])) >= _NAMES_WHO_ASKS
         elif text.startswith("Server host key: "):
