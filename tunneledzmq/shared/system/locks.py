@@ -61,8 +61,12 @@ if sys.platform == "win32":
         """Lock a file for writing, unless somebody keeps it locked."""
 
         def lock() -> None:
+            before = os.lseek(descriptor, 0, os.SEEK_CUR)
             os.lseek(descriptor, _BEYOND, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            finally:  # what is read next is what would have been
+                os.lseek(descriptor, before, os.SEEK_SET)
 
         _try_for_a_moment(lock)
 
