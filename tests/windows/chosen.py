@@ -32,7 +32,37 @@ UNIX = {
 }
 """Files and folders of the suite that are not collected there, and why."""
 
+_AGENT = "an agent at a Unix socket (for Windows's, see windows)"
+
 UNIX_TESTS = {
+    "test_auth.py::test_a_key_in_the_agent": _AGENT,
+    "test_install.py::test_the_twins_may_be_imported_afterwards": "gevent, not installed there",
+    "test_keys.py::test_a_key_file_that_was_named_must_be_usable[open to others]": "files' modes",
+    "test_keys.py::test_a_key_file_that_was_named_must_be_usable[pipe]": "a FIFO",
+    "test_keys.py::test_a_default_key_that_is_unusable_is_passed_over": "files' modes",
+    "test_keys.py::test_a_certificate_in_the_agent": _AGENT,
+    "test_keys.py::test_a_key_that_is_named_by_its_public_half": _AGENT,
+    "test_keys.py::test_the_agent_opens_a_key_that_is_locked": _AGENT,
+    "test_keys.py::test_an_agent_that_refuses_to_sign": _AGENT,
+    "test_keys.py::test_no_signature_is_asked_for_in_vain": _AGENT,
+    "test_keys.py::test_a_locked_agent": _AGENT,
+    "test_keys.py::test_an_agent_of_no_use_is_passed_over": _AGENT,
+    "test_keys.py::test_an_agent_that_never_signs": _AGENT,
+    "test_keys.py::test_a_session_returns_when_a_silent_agent_speaks_again": _AGENT,
+    "test_keys.py::test_a_gateway_ends_while_the_agent_is_silent": _AGENT,
+    "test_keys.py::test_keys_are_offered_in_the_order_of_openssh": _AGENT,
+    "test_keys.py::test_keys_that_the_program_named_come_first": _AGENT,
+    "test_keys.py::test_identities_only_leaves_the_agents_other_keys_out": _AGENT,
+    "test_keys.py::test_certificate_files_come_first": _AGENT,
+    "test_keys.py::test_where_the_agent_is": _AGENT,
+    "test_keys.py::test_a_key_that_is_let_in_takes_one_request": _AGENT,
+    "test_keys.py::test_too_many_keys_are_told": _AGENT,
+    "test_keys.py::test_an_rsa_key_does_not_sign_with_sha1": _AGENT,
+    "test_keys.py::test_short_rsa_keys_are_not_offered_wherever_they_are": _AGENT,
+    "test_ssh_names.py::test_a_file_that_others_may_write_is_not_read": "files' modes",
+    "test_ssh_names.py::test_what_to_do_without_a_common_algorithm_is_told": (
+        "about backend='openssh' (for what is told there, see windows)"
+    ),
     "test_run.py::test_a_forked_process_that_never_comes_back_has_told_it_too": "os.fork",
     "test_run.py::test_what_cannot_be_run_is_told_as_a_shell_does": "files that may be executed",
     "test_run.py::test_a_program_that_uses_libzmq_itself_is_warned_of": "ELF files",
