@@ -53,7 +53,7 @@ def sock(any_ctx: TunneledContext) -> Any:
 def netcat(tmp_path: Path) -> str:
     """A command that connects its input and output to a server."""
     (tmp_path / "netcat.py").write_text(NETCAT)
-    return shlex.join([sys.executable, "-S", str(tmp_path / "netcat.py")]) + " %h %p"
+    return f'"{sys.executable}" -S "{tmp_path / "netcat.py"}" %h %p'
 
 
 def commands(*words: str) -> list[psutil.Process]:

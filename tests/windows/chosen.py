@@ -59,6 +59,18 @@ UNIX_TESTS = {
     "test_keys.py::test_too_many_keys_are_told": _AGENT,
     "test_keys.py::test_an_rsa_key_does_not_sign_with_sha1": _AGENT,
     "test_keys.py::test_short_rsa_keys_are_not_offered_wherever_they_are": _AGENT,
+    "test_proxy_command.py::test_messages_go_over_ssh_itself": "runs ssh, which Wine does not have",
+    "test_proxy_command.py::test_a_command_that_fails_is_told": "sh, and signals",
+    "test_proxy_command.py::test_a_command_that_says_nothing_is_given_up": "sh, and signals",
+    "test_proxy_command.py::test_a_command_that_we_may_not_kill_holds_nothing_up": "signals",
+    "test_proxy_command.py::test_ctrl_c_does_not_reach_the_command": "sessions, signals, /proc",
+    "test_proxy_command.py::test_an_ssh_that_cannot_ask_is_told_of_proxy_jump": (
+        "runs ssh, which Wine does not have"
+    ),
+    "test_socket_classes.py::test_a_program_that_indexes_its_context_can_be_imported": (
+        "ipykernel, not installed there"
+    ),
+    "test_ssh_module.py::test_a_forked_child_may_open_tunnels_of_its_own": "os.fork",
     "test_ssh_names.py::test_a_file_that_others_may_write_is_not_read": "files' modes",
     "test_ssh_names.py::test_what_to_do_without_a_common_algorithm_is_told": (
         "about backend='openssh' (for what is told there, see windows)"
