@@ -64,7 +64,9 @@ def commands(*words: str) -> list[psutil.Process]:
             line = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        if all(word in line for word in words) and "tunneledzmq.gateway" not in line:
+        # On Windows no command takes the place of its shell.
+        of_others = "tunneledzmq.gateway" in line or "cmd.exe" in line
+        if all(word in line for word in words) and not of_others:
             found.append(process)
     return found
 
