@@ -533,7 +533,7 @@ def test_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     set_home(tmp_path, monkeypatch)
     (tmp_path / "hosts").write_text(f"host {public_text(ed25519(1))}\n")
     (key,) = KnownHosts.load(["~/hosts"]).find("host", 22)
-    assert key.file == str(tmp_path / "hosts")
+    assert Path(key.file) == tmp_path / "hosts"
 
 
 def test_a_directory_is_an_error_that_names_it(tmp_path: Path) -> None:
