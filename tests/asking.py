@@ -57,7 +57,7 @@ class AskingServer:
         self.logins = 0
         self.port = 0
         self.known_hosts = str(directory / "known_hosts")
-        self._loop = asyncio.SelectorEventLoop()  # not what Windows has
+        self._loop = asyncio.SelectorEventLoop()  # it tells what it has
         self._connections: list[asyncssh.SSHServerConnection] = []
         self._started = threading.Event()
         self._ended = asyncio.Event()
