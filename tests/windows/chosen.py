@@ -42,6 +42,12 @@ UNIX_TESTS = {
     "gateway/trust/test_known_hosts.py::test_add_follows_a_symbolic_link": (
         "Wine: it says that it has made a symbolic link, and what is there is none"
     ),
+    "test_asyncio.py::test_the_local_leg[isolated-a path]": "a Unix socket",
+    "test_asyncio.py::test_the_local_leg[threads-a path]": "a Unix socket",
+    "test_asyncio.py::test_only_the_user_reaches_the_local_leg": "the modes of a Unix socket",
+    "test_asyncio.py::test_a_local_endpoint_that_is_taken_is_an_error": (
+        "libzmq's number of the error"
+    ),
     "test_auth.py::test_a_key_in_the_agent": _AGENT,
     "test_demo.py::test_the_demo_fits_in_60_columns[sshd]": "Windows's sshd is not for users",
     "test_install.py::test_the_twins_may_be_imported_afterwards": "gevent, not installed there",
