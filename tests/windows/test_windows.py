@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from tests.programs import run_program, start_program
 from tests.sshd import OpenSSHServer
 from tests.windows.agents import LIST, SIGN, agent_at, pageant
 from tunneledzmq import GatewayError, SSHAuthenticationError, SSHOptions, TunneledContext
+from tunneledzmq.demo.openssh import find_sshd
 from tunneledzmq.shared.system import polling, ports
 
 pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="it is about Windows")
@@ -440,6 +442,13 @@ def test_the_demo_runs_to_its_end(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert None not in json.loads(results.read_text())["gone"].values()
+
+
+def test_the_demo_takes_no_sshd_of_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sshd.exe", "ssh-keygen.exe"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shutil.which("sshd") and find_sshd() is None
 
 
 def test_gateways_have_no_window_and_hear_no_ctrl_c(
