@@ -23,7 +23,7 @@ import zmq
 import tunneledzmq.asyncio
 from tests.leaks import runtime_directories
 from tests.logins import arguments_for, entry_for, options_for
-from tests.peers import ROOT, Peer, round_trip
+from tests.peers import ROOT, Peer, free_port, round_trip
 from tests.polling import wait_until
 from tests.programs import run_program, start_program
 from tests.sshd import OpenSSHServer
@@ -95,6 +95,21 @@ def test_an_endpoint_refuses_while_the_peer_is_away(
         wait_until(lambda: socket.create_connection(("127.0.0.1", local_port(sock))).close())
     with Peer("echo", port=port):
         round_trip(sock)
+
+
+def test_a_port_is_kept_though_the_peer_was_never_there(openssh_options: SSHOptions) -> None:
+    """Also where the program has made the listener, and has it until the gateway has taken it."""
+
+    async def connect() -> None:
+        with tunneledzmq.asyncio.TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+            sock.linger = 0
+            await sock.connect(f"tcp://127.0.0.1:{free_port()}", ssh=openssh_options)
+            await asyncio.sleep(3)
+            with socket.socket() as other, pytest.raises(OSError, match="WinError 10048"):
+                other.bind(("127.0.0.1", local_port(sock)))
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(connect())
 
 
 def test_our_ports_are_not_shared() -> None:
