@@ -10,7 +10,7 @@ from paramiko.ssh_exception import SSHException
 from tunneledzmq.gateway.sshtunnel.identification import read_identification
 
 
-def identify(said: bytes) -> tuple[bytes, list[str]]:
+def identify(said: bytes, end: type[Exception] = EOFError) -> tuple[bytes, list[str]]:
     """Read the identification; return it, and what was told of the lines before."""
     told: list[str] = []
     stream = io.BytesIO(said)
@@ -18,7 +18,7 @@ def identify(said: bytes) -> tuple[bytes, list[str]]:
     def read_line() -> bytes:
         line = stream.readline()
         if not line.endswith(b"\n"):
-            raise EOFError
+            raise end
         return line[:-1]
 
     return read_identification(read_line, told.append), told
@@ -39,6 +39,15 @@ def identify(said: bytes) -> tuple[bytes, list[str]]:
 def test_identifications(line: bytes) -> None:
     assert identify(line + b"\r\n")[0] == line
     assert identify(line + b"\n")[0] == line
+
+
+@pytest.mark.parametrize("end", [EOFError, ConnectionResetError])
+def test_what_it_says_in_its_place_is_told_however_it_hangs_up(end: type[Exception]) -> None:
+    """It is reset where it has not read ours."""
+    with pytest.raises(SSHException, match="it says 'no more of you', and hangs up"):
+        identify(b"no more of you\r\n", end)
+    with pytest.raises(end):
+        identify(b"", end)
 
 
 def test_what_may_come_before() -> None:

@@ -42,7 +42,7 @@ def read_identification(read_line: Callable[[], bytes], tell: Callable[[str], No
     for _ in range(_MAX_LINES):
         try:
             line = read_line().rstrip(b"\r")
-        except EOFError:
+        except (EOFError, ConnectionError):
             if first:
                 raise SSHException(f"it says '{first}', and hangs up") from None
             raise
