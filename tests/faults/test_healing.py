@@ -335,8 +335,31 @@ def test_a_tunnel_tells_what_happened_to_it(
     wait_until(lambda: tunnel.state == "closed")
 
 
+def test_an_outage_is_told_once_and_not_for_each_try(
+    ctx: TunneledContext,
+    own_server: OpenSSHServer,
+    router: Peer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level("DEBUG", "tunneledzmq"):
+        sock = dealer(ctx, router, options_for(own_server))
+        kill_server(own_server)
+        wait_until(lambda: caplog.text.count("the connection was refused") >= 4)
+        restart(own_server)
+        wait_until(lambda: told_of_return(caplog))
+        assert sum("was refused" in record.getMessage() for record in warnings(caplog)) == 1
+        kill_server(own_server)
+        wait_until(lambda: sum("was refused" in r.getMessage() for r in warnings(caplog)) == 2)
+        assert sock.tunnels[0].state == "down"
+        restart(own_server)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def told_of_return(caplog: pytest.LogCaptureFixture) -> list[str]:
-    messages = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    messages = [record.getMessage() for record in warnings(caplog)]
     return [message for message in messages if "the SSH session is back" in message]
 
 
