@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import zmq
 
@@ -225,6 +228,34 @@ def test_all_sockets_come_back_after_the_gateway_was_killed(
     figures(f"50 sockets healed within {time.monotonic() - start:.2f} s")
     wait_until(lambda: all(sock.tunnels[0].state == "up" for sock in socks))
     assert {sock.tunnels[0].reconnects for sock in socks} == {1}
+
+
+def test_a_gateway_that_starts_again_when_all_is_over_ends(
+    openssh_options: SSHOptions, router: Peer
+) -> None:
+    started: list[Any] = []
+    starts, all_is_over = threading.Event(), threading.Event()
+
+    def start_late(*arguments: Any) -> Any:
+        starts.set()
+        assert all_is_over.wait(30)
+        started.append(start(*arguments))
+        return started[0]
+
+    with TunneledContext() as ctx:
+        sock = dealer(ctx, router, openssh_options)
+        handle: Any = sock.tunnels[0]._handle
+        start, handle._start_home = handle._start_home, start_late
+        kill_gateway()
+        assert starts.wait(30)
+        sock.close(linger=0)
+    all_is_over.set()
+    wait_until(lambda: started)
+    wait_until(lambda: not psutil.pid_exists(started[0].pid))
+    # And whoever comes next is served.
+    with TunneledContext() as ctx, ctx.socket(zmq.DEALER) as sock:
+        sock.connect(router.address, ssh=openssh_options)
+        round_trip(sock)
 
 
 def test_a_gateway_that_was_stopped_for_a_while_loses_nothing(

@@ -402,6 +402,7 @@ class GatewayHandle:
             for number, tunnel in opened.items():
                 control.send(_open_message(tunnel, again=number not in self._opening))
             self._control = control
+            self._ended = not opened
         # From here on close() and terminate() speak to the new one; these came before.
         for message in list(self._closing.values()):
             control.send(message)
@@ -410,6 +411,9 @@ class GatewayHandle:
                 control.send({"type": "terminated", "ids": [number]})
             elif tunnel._terminated:
                 self._forget(tunnel)
+        if not opened:
+            # All ended while it started: it would wait for the first one.
+            control.shutdown()
         return True
 
     def _lasting(self) -> list[Tunnel]:
