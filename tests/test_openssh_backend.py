@@ -22,6 +22,8 @@ import pytest
 import zmq
 
 from tests import leaks, logins
+from tests.conftest import OwningContext
+from tests.deadline import ending
 from tests.faults.injection import (
     discard_answers,
     kill_gateway,
@@ -43,6 +45,7 @@ from tunneledzmq import (
     UnknownHostKeyError,
 )
 from tunneledzmq.demo.server import EmbeddedServer
+from tunneledzmq.gateway.openssh.channel import Channel
 
 Remote = Callable[..., Peer]
 
@@ -584,6 +587,24 @@ def test_a_hundred_sockets_connect_at_once(
     for sock in socks:
         sock.close()
     collector.wait_for(messages=100)
+
+
+def test_descriptors_that_are_missing_here_are_not_the_servers_fault(
+    config: Callable[..., SSHOptions], echo: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_descriptors(channel: Channel) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with ending(OwningContext(isolate=False)) as ctx, ctx.socket(zmq.REQ) as sock:
+        monkeypatch.setattr(Channel, "start", out_of_descriptors)
+        sock.connect(echo.address, ssh=config())
+        [tunnel] = sock.tunnels
+        wait_until(lambda: tunnel.last_error is not None)
+        assert "cannot ask ssh for a channel: Too many open files" in str(tunnel.last_error)
+        assert "raise the limit of open files (ulimit -n)" in str(tunnel.last_error)
+        assert "the server" not in str(tunnel.last_error)
+        monkeypatch.undo()
+        round_trip(sock)
 
 
 def test_a_reader_that_stops_holds_up_its_own_direction_only(

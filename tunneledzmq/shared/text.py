@@ -53,7 +53,8 @@ def with_notes(text: str, notes: Iterable[str]) -> str:
 
     Those that end with a command are the last: it is to be copied, and nothing may stick to it.
     """
-    plain, commands = [], []
+    plain: list[str] = []
+    commands: list[str] = []
     for note in dict.fromkeys(notes):
         (commands if _COMMAND in note else plain).append(note)
     return sentences(text, *map(_capitalized, plain), _capitalized("; ".join(commands)))
