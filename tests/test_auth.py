@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import zmq
 
 from tests.agents import running_agent
-from tests.logins import entry_for, options_for
+from tests.logins import options_for
 from tests.peers import Peer, round_trip
 from tests.polling import wait_until
 from tests.sshd import OpenSSHServer, generate_key, keygen, public_key
@@ -203,75 +202,6 @@ def test_accept_new_keeps_what_known_hosts_has(
     lines = known_hosts.read_text().splitlines()
     assert lines[:3] == ["# mine", "broken line", "other.example.com ssh-ed25519 AAAA"]
     assert len(lines) == 4
-
-
-@pytest.mark.skipif(HAS_NO_MODES, reason="not everybody may make links")
-def test_accept_new_warns_where_the_key_cannot_be_written_down(
-    ctx: TunneledContext,
-    openssh: OpenSSHServer,
-    echo: Peer,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    known_hosts = tmp_path / "known_hosts"
-    known_hosts.symlink_to(tmp_path / "missing" / "known_hosts")
-    options = options_for(
-        openssh, known_hosts=str(known_hosts), strict_host_key_checking="accept-new"
-    )
-    with caplog.at_level(logging.WARNING, "tunneledzmq"):
-        assert_lets_in(ctx, options, echo)
-        wait_until(lambda: "the host key was not added to known_hosts: " in caplog.text)
-    [record] = [record for record in caplog.records if "known_hosts" in record.getMessage()]
-    assert record.levelno == logging.WARNING
-    assert openssh.server in record.getMessage() and str(tmp_path) in record.getMessage()
-
-
-@pytest.mark.skipif(HAS_NO_MODES, reason="files have no modes")
-def test_a_key_file_that_others_may_read_is_told(
-    ctx: TunneledContext, echo: Peer, home: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    told = "the key file {} can be read by others"
-    keys = [home / ".ssh" / "id_rsa", home / ".ssh" / "id_ed25519"]
-    with OpenSSHServer(PasswordAuthentication="yes", KbdInteractiveAuthentication="yes") as server:
-        for key in keys:
-            server.authorize(generate_key(key, "ssh-rsa" if "rsa" in key.name else "ssh-ed25519"))
-            key.chmod(0o644)
-        options = options_for(server, keyfile=None)
-        with (
-            caplog.at_level(logging.WARNING, "tunneledzmq"),
-            ctx.socket(zmq.REQ) as sock,
-            pytest.raises(SSHAuthenticationError) as caught,
-        ):
-            sock.connect(echo.address, ssh=options)
-        for key in keys:
-            wait_until(lambda key=key: told.format(key) in caplog.text)
-        # To be copied: neither has a sentence after it.
-        text = str(caught.value)
-        assert "nobody to ask for" in text and "; the key file" in text
-        assert re.search(r"\. The key file \S+ can be read by others", text)
-        assert re.search(rf"chmod 600 {home}/.ssh/id_\w+; ", text)
-        assert re.search(rf"chmod 600 {home}/.ssh/id_\w+$", text)
-
-
-@pytest.mark.skipif(HAS_NO_MODES, reason="files have no modes")
-def test_a_key_file_that_others_may_read_is_told_where_another_one_lets_in(
-    ctx: TunneledContext,
-    openssh: OpenSSHServer,
-    echo: Peer,
-    tmp_path: Path,
-    config: Callable[..., Path],
-    backend: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    other = generate_key(tmp_path / "other")
-    openssh.authorize(other)
-    other.chmod(0o644)
-    config(f"IdentityFile {other}\n", entry_for("name", openssh))
-    with caplog.at_level(logging.WARNING, "tunneledzmq"):
-        assert_lets_in(ctx, SSHOptions("name", backend=backend), echo)
-        wait_until(lambda: f"chmod 600 {other}" in caplog.text)
-    [record] = [record for record in caplog.records if "chmod" in record.getMessage()]
-    assert record.levelno == logging.WARNING and openssh.server in record.getMessage()
 
 
 @pytest.fixture

@@ -160,7 +160,10 @@ def unusable_keyfiles(said: Said, named: Sequence[str] = ()) -> Iterator[str]:
             continue  # of a key in the agent
         ignored = said.find(rf"Permissions \d+ for '{re.escape(path)}' are too open\.")
         if readable_by_others(status) and (ignored or path in named):
-            yield f"the key file {path} can be read by others: chmod 600 {shlex.quote(path)}"
+            yield (
+                f"the key file {path} can be read by others, so it is not used: "
+                f"chmod 600 {shlex.quote(path)}"
+            )
         elif path in named and (unusable := said.find(rf'Load key "{re.escape(path)}": (.*)')):
             yield f"the key file {path} cannot be used: {unusable[1]}"
 
