@@ -12,7 +12,6 @@ from contextlib import suppress
 from itertools import count
 
 from ...shared.system.advice import raise_limit
-from ...shared.text import because
 from ..traffic import transport
 from ..traffic.pump import READ, Pump
 from ..traffic.window import Path
@@ -182,7 +181,8 @@ class OpenSSHTransport:
                 if self.check_alive():
                     self.forget(channel.connection)
                     text = f"cannot ask ssh for a channel: {exc.strerror or exc}"
-                    channel.connection.refused(because(text, raise_limit(exc)))
+                    advice = raise_limit(exc)
+                    channel.connection.refused(f"{text}; {advice}" if advice else text)
 
     def refuse(self, channel: Channel, text: str) -> None:
         """Tell why there is no channel."""
