@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import termios
 import threading
@@ -14,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import zmq
 
@@ -547,15 +549,21 @@ class Terminal:
     def echoes(self) -> bool:
         return bool(termios.tcgetattr(self._tty)[3] & termios.ECHO)
 
-    def wait_for(self, text: str) -> None:
-        """Wait until `text` is shown."""
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Wait until `text` is shown, or that often."""
 
         def look() -> bool:
             if select.select([self._user], [], [], 0)[0]:
                 self.shown += os.read(self._user, 4096).decode()
-            return text in self.shown
+            return self.shown.count(text) >= times
 
-        wait_until(look, what=f"{text!r} is shown")
+        wait_until(look, timeout=30, what=f"{text!r} is shown")
+
+    def show_what_is_typed(self) -> None:
+        """Do what a shell does when a job of its own stops."""
+        settings = termios.tcgetattr(self._tty)
+        settings[3] |= termios.ECHO
+        termios.tcsetattr(self._tty, termios.TCSADRAIN, settings)
 
     def type(self, text: str) -> None:
         os.write(self._user, text.encode())
@@ -621,6 +629,55 @@ def test_the_terminal_is_asked_and_does_not_show_secrets(echo: Peer, tmp_path: P
             assert finish(program) == "hello\n"
             terminal.wait_for("123456")
             assert "s3cret" not in terminal.shown
+
+
+def suspend_and_continue(program: subprocess.Popen[str], terminal: Terminal) -> None:
+    """Do what Ctrl-Z and ``fg`` do; SIGTSTP would not stop a leader of a session."""
+    os.kill(program.pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(program.pid).status() == psutil.STATUS_STOPPED)
+    terminal.show_what_is_typed()
+    os.kill(program.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
+def test_a_secret_is_hidden_and_asked_for_again_after_ctrl_z(
+    echo: Peer, tmp_path: Path, backend: str
+) -> None:
+    with Terminal() as terminal, AskingServer(tmp_path, [PASSWORD]) as server:
+        options = arguments_for(server, keyfile=None, backend=backend)
+        with start_program(
+            ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address
+        ) as program:
+            for times in (1, 2):
+                terminal.wait_for("(me@127.0.0.1) Password: ", times)
+                wait_until(lambda: not terminal.echoes)
+                terminal.type("half a passw")
+                suspend_and_continue(program, terminal)
+            terminal.wait_for("(me@127.0.0.1) Password: ", 3)
+            assert not terminal.echoes
+            terminal.type("s3cret\n")
+            assert finish(program) == "hello\n"
+            terminal.wait_for("\r\n")
+            assert terminal.echoes
+            assert "s3cret" not in terminal.shown and "half" not in terminal.shown
+            assert server.heard == [["s3cret"]]
+
+
+@pytest.mark.parametrize(("key", "outcome"), [("\x03", "interrupted"), ("\x04", "gave no answer")])
+def test_the_terminal_is_left_as_it_was_after_ctrl_z(
+    echo: Peer, tmp_path: Path, key: str, outcome: str
+) -> None:
+    with Terminal() as terminal, AskingServer(tmp_path, [PASSWORD]) as server:
+        options = arguments_for(server, keyfile=None)
+        with start_program(
+            ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address
+        ) as program:
+            terminal.wait_for("(me@127.0.0.1) Password: ")
+            suspend_and_continue(program, terminal)
+            terminal.wait_for("(me@127.0.0.1) Password: ", 2)
+            terminal.type(key)
+            assert outcome in finish(program)
+            assert terminal.echoes
 
 
 @pytest.mark.parametrize("question", [PASSWORD, CODE], ids=["hidden", "shown"])
