@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -708,7 +709,8 @@ def test_the_end_of_input_is_no_answer(echo: Peer, tmp_path: Path, question: Rou
             wait_until(lambda: terminal.echoes == question.questions[0][1])
             terminal.type("\x04")
             message = finish(program)
-            assert "gave no answer when asked" in message and "nobody to ask" not in message
+            assert f"gave no answer when asked for '{question.questions[0][0][:-2]}'" in message
+            assert "nobody to ask" not in message and "password=" not in message
             assert terminal.echoes and server.heard == []
 
 
@@ -729,6 +731,35 @@ def test_a_passphrase_that_the_user_does_not_give_is_called_that(
             message = finish(program)
             assert f"the key file {key} is encrypted: the user gave no passphrase for it" in message
             terminal.wait_for(f"Enter passphrase for key '{key}': \r\n")
+
+
+CHECK_ON_TERMINAL = """
+    import os
+    os.open(tty, os.O_RDWR)
+    from tunneledzmq.check import main
+    sys.exit(main(words))
+    """
+
+
+@pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
+def test_who_was_asked_at_a_terminal_is_not_sent_to_one(
+    echo: Peer, tmp_path: Path, home: Path, backend: str
+) -> None:
+    with Terminal() as terminal, AskingServer(tmp_path, [PASSWORD]) as server:
+        words = [echo.address, "--ssh", server.server, "--known-hosts", server.known_hosts]
+        words += ["-F", "none", "--backend", backend]
+        with start_program(
+            CHECK_ON_TERMINAL,
+            prefix=["env", "-u", "SSH_AUTH_SOCK", "COLUMNS=1000"],
+            tty=terminal.name,
+            words=words,
+        ) as program:
+            terminal.wait_for("(me@127.0.0.1) Password: ")
+            terminal.type("\x04")
+            output, _ = program.communicate(timeout=30)
+    assert program.returncode == 1
+    assert "user gave no answer when asked for '" in output
+    assert "at a terminal" not in output and "SSH_ASKPASS" not in output
 
 
 def test_a_program_in_the_background_does_not_take_the_terminal(echo: Peer, tmp_path: Path) -> None:
@@ -806,6 +837,41 @@ def test_a_window_that_is_closed_is_no_answer(echo: Peer, tmp_path: Path) -> Non
         output = run_program(ASKED, prefix=prefix, options=options, addr=echo.address)
         assert server.heard == []
     assert "gave no answer when asked" in output
+
+
+@pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [(None, errno.ENOENT), (0o600, errno.EACCES)],
+    ids=["missing", "not executable"],
+)
+def test_a_window_that_cannot_be_opened_is_told(
+    echo: Peer, tmp_path: Path, backend: str, mode: int | None, why: int
+) -> None:
+    path = tmp_path / "ask\n pass"
+    if mode is not None:
+        path.touch(mode)
+    prefix = ["env", "SSH_ASKPASS_REQUIRE=force", f"SSH_ASKPASS={path}"]
+    with AskingServer(tmp_path, [PASSWORD]) as server:
+        options = arguments_for(server, keyfile=None, backend=backend)
+        output = run_program(ASKED, prefix=prefix, options=options, addr=echo.address)
+        assert server.heard == []
+    program = str(path).replace("\n", "\\012")
+    assert f"SSH_ASKPASS={program} cannot be run: {os.strerror(why)}" in output
+    assert "prompt=" not in output and "password=" not in output
+
+
+def test_a_key_that_no_window_opens_is_passed_over(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, home: Path
+) -> None:
+    openssh.authorize(generate_key(home / ".ssh" / "id_ed25519", passphrase="open sesame"))
+    openssh.authorize(generate_key(home / ".ssh" / "id_rsa", "ssh-rsa"))
+    prefix = ["env", "SSH_ASKPASS_REQUIRE=force", f"SSH_ASKPASS={tmp_path / 'missing'}"]
+    options = arguments_for(openssh, keyfile=None)
+    first = "import logging, sys; logging.basicConfig(stream=sys.stdout)\n"
+    output = run_program(ASKED, first=first, prefix=prefix, options=options, addr=echo.address)
+    assert f"is encrypted: SSH_ASKPASS={tmp_path / 'missing'} cannot be run" in output
+    assert output.endswith("let in\n")
 
 
 @pytest.mark.parametrize("require", ["force", "prefer"])
