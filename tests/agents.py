@@ -26,11 +26,20 @@ def running_agent(path: Path) -> Iterator[str]:
         env=environment,
     )
     try:
-        wait_until(path.exists, what="ssh-agent listens")
+        wait_until(lambda: _listens(path), what="ssh-agent listens")
         yield str(path)
     finally:
         process.terminate()
         wait_for_end(process)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
 
 
 def add_to_agent(agent: str, *arguments: str | Path) -> None:

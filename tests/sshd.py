@@ -27,10 +27,15 @@ KEYGEN_TYPES = {
 }
 
 
+def keygen(*arguments: str | Path) -> None:
+    """Run `ssh-keygen`. Files are given as paths."""
+    command = ["ssh-keygen", "-q", *map(str, arguments)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+
+
 def generate_key(path: Path, key_type: str = "ssh-ed25519", passphrase: str = "") -> Path:
     """Write a new private key to `path`, and its public half beside it (`.pub`)."""
-    command = ["ssh-keygen", "-q", *KEYGEN_TYPES[key_type], "-N", passphrase, "-f", str(path)]
-    subprocess.run([*command, "-C", "test"], check=True, stdin=subprocess.DEVNULL)
+    keygen(*KEYGEN_TYPES[key_type], "-N", passphrase, "-f", path, "-C", "test")
     return path
 
 
@@ -72,7 +77,7 @@ class OpenSSHServer:
         port: int = 0,
         host_key_types: Sequence[str] = ("ssh-ed25519",),
         prefix: Sequence[str] = (),
-        **config: str,
+        **config: str | Path,
     ) -> None:
         self.host = host
         self.port = port or free_port("::1" if ":" in host else "127.0.0.1")

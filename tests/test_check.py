@@ -172,6 +172,15 @@ UNKNOWN = Outcome(
     "not in /home/me/.ssh/known_hosts. If that is the server's fingerprint: ssh-keyscan -p 22 -t "
     "ed25519 bastion >> /home/me/.ssh/known_hosts (or --accept-new)",
 )
+ON_WINDOWS = Outcome(
+    "host key",
+    False,
+    None,
+    r"me@bastion:22: the host key is not in C:\a b\known_hosts. If that is the server's "
+    "fingerprint: powershell -c \"mkdir -Force 'C:\\a b'; ssh-keyscan -p 22 bastion | Add-Content "
+    "-Encoding ascii -LiteralPath 'C:\\a b\\known_hosts'\", run where the server can be reached "
+    "(or --accept-new)",
+)
 KNOWN = Outcome(
     "host key", True, 0.0142, "ssh-ed25519 SHA256:P+iKCz5bdeGE6d7TnBt4NXxppMwXkPbON57a/y/CoGA"
 )
@@ -202,6 +211,16 @@ FAILED  host key
     server's fingerprint:
       ssh-keyscan -p 22 -t ed25519 bastion >> /home/me/.ssh/known_hosts
     (or --accept-new)""",
+        ),
+        (
+            80,
+            ON_WINDOWS,
+            r"""FAILED  host key
+    me@bastion:22: the host key is not in C:\a b\known_hosts. If that is the
+    server's fingerprint:
+      powershell -c "mkdir -Force 'C:\a b'; ssh-keyscan -p 22 bastion | Add-Content"""
+            r""" -Encoding ascii -LiteralPath 'C:\a b\known_hosts'"
+    , run where the server can be reached (or --accept-new)""",
         ),
         (
             84,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.peers import ROOT
+from tunneledzmq.demo import show
 
 
 @pytest.mark.parametrize("server", ["sshd", "embedded"])
@@ -37,6 +38,26 @@ def test_the_demo_fits_in_60_columns(need_sshd: None, tmp_path: Path, server: st
     [connect] = [line for line in demo.stdout.splitlines() if "sock.connect(" in line]
     assert connect.startswith('    sock.connect("tcp://') and connect.endswith('",')
     assert None not in json.loads(results.read_text())["gone"].values()
+
+
+@pytest.mark.parametrize(
+    ("python", "path", "command"),
+    [
+        ("bin/python", "bin", "tunneledzmq"),
+        ("bin/python", "", os.path.join("bin", "tunneledzmq")),
+        ("python", "", "python -m tunneledzmq"),
+    ],
+)
+def test_the_next_command_is_one_that_the_shell_finds(
+    python: str, path: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "bin" / ("tunneledzmq.exe" if sys.platform == "win32" else "tunneledzmq")
+    script.parent.mkdir()
+    script.touch(0o700)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.setattr(sys, "orig_argv", [python, "-m", "tunneledzmq", "demo"])
+    assert show._command().removesuffix(script.suffix) == command
 
 
 def test_a_file_that_cannot_be_written_is_found_out_before(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -165,7 +164,7 @@ def test_a_killed_gateway_of_a_hop_is_restarted(
     [bastion] = gateways()
     sock = ctx.socket(zmq.DEALER)
     sock.connect(echo.address, ssh=hops)
-    bastion.send_signal(signal.SIGKILL)
+    bastion.kill()
     [tunnel] = sock.tunnels
     wait_until(lambda: tunnel.reconnects >= 1 and tunnel.state == "up", timeout=10)
     sock.send_multipart([b"", b"hello"])

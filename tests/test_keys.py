@@ -21,7 +21,7 @@ from tests.agents import FailingAgent, add_to_agent, running_agent
 from tests.logins import options_for
 from tests.peers import Peer, round_trip
 from tests.polling import wait_until
-from tests.sshd import KEYGEN_TYPES, OpenSSHServer, generate_key
+from tests.sshd import KEYGEN_TYPES, OpenSSHServer, generate_key, keygen
 from tunneledzmq import SSHAuthenticationError, SSHOptions, TunneledContext
 from tunneledzmq.gateway.auth.agent import Agent, AgentError
 from tunneledzmq.gateway.auth.identities import Identities, load_identities
@@ -64,15 +64,14 @@ def authority(tmp_path: Path) -> Path:
 def trusting(need_sshd: None, authority: Path) -> Iterator[OpenSSHServer]:
     """A server that lets in whoever has a certificate of the authority, and no plain keys."""
     with OpenSSHServer(
-        TrustedUserCAKeys=f"{authority}.pub", AuthorizedKeysFile="none", LogLevel="DEBUG1"
+        TrustedUserCAKeys=Path(f"{authority}.pub"), AuthorizedKeysFile="none", LogLevel="DEBUG1"
     ) as server:
         yield server
 
 
 def certify(keyfile: Path, authority: Path, *arguments: str, user: str = "root") -> Path:
     """Sign a key; return the path of the certificate."""
-    command = ["ssh-keygen", "-q", "-s", authority, "-I", "test", "-n", user, *arguments]
-    subprocess.run([*map(str, command), f"{keyfile}.pub"], check=True, capture_output=True)
+    keygen("-s", authority, "-I", "test", "-n", user, *arguments, Path(f"{keyfile}.pub"))
     return Path(f"{keyfile}-cert.pub")
 
 
@@ -97,8 +96,7 @@ def test_the_older_formats_of_keys(
 ) -> None:
     keyfile = generate_key(tmp_path / "key", key_type)
     openssh.authorize(keyfile)
-    command = ["ssh-keygen", "-p", "-q", "-N", passphrase or "", "-m", key_format, "-f"]
-    subprocess.run([*command, str(keyfile)], check=True, capture_output=True)
+    keygen("-p", "-N", passphrase or "", "-m", key_format, "-f", keyfile)
     assert "OPENSSH" not in keyfile.read_text()
     Path(f"{keyfile}.pub").unlink()
     assert_lets_in(ctx, options_for(openssh, keyfile=str(keyfile), passphrase=passphrase), echo)
@@ -108,11 +106,9 @@ def test_keys_that_are_encrypted_in_newer_ways(
     ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer, tmp_path: Path, home: Path
 ) -> None:
     locked = {}
-    generate = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "sesame"]
     for cipher in ("aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com"):
         path = locked[cipher] = tmp_path / cipher.partition("-")[0]
-        command = [*generate, "-Z", cipher, "-f", str(path)]
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        keygen("-t", "ed25519", "-N", "sesame", "-Z", cipher, "-f", path)
         openssh.authorize(path)
     gcm, chacha = locked.values()
     with ctx.socket(zmq.REQ) as sock:
@@ -276,8 +272,7 @@ def test_the_agent_opens_a_key_that_is_locked(
     keyfile = generate_key(tmp_path / "key")
     openssh.authorize(keyfile)
     add_to_agent(agent, keyfile)
-    command = ["ssh-keygen", "-p", "-q", "-N", "open sesame", "-f", str(keyfile)]
-    subprocess.run(command, check=True, capture_output=True)
+    keygen("-p", "-N", "open sesame", "-f", keyfile)
     assert_lets_in(ctx, options_for(openssh, keyfile=str(keyfile), agent=True), echo)
 
 
@@ -454,8 +449,7 @@ def keys(tmp_path: Path, agent: str) -> dict[str, str]:
     paths = {}
     for name in ("both", "too", "file", "other"):
         path = generate_key(tmp_path / name)
-        command = ["ssh-keygen", "-q", "-c", "-C", name, "-f", str(path)]
-        subprocess.run(command, check=True, capture_output=True)
+        keygen("-c", "-C", name, "-f", path)
         paths[name] = str(path)
     for name in ("other", "too", "both"):
         add_to_agent(agent, paths[name])
@@ -594,8 +588,7 @@ def test_a_short_key_that_was_named_is_an_error(tmp_path: Path) -> None:
 
 def test_a_key_that_shows_only_when_unlocked_to_be_short_signs_nothing(tmp_path: Path) -> None:
     keyfile = generate_key(tmp_path / "key", "ssh-rsa")
-    command = ["ssh-keygen", "-p", "-q", "-N", "open sesame", "-m", "PEM", "-f", str(keyfile)]
-    subprocess.run(command, check=True, capture_output=True)
+    keygen("-p", "-N", "open sesame", "-m", "PEM", "-f", keyfile)
     Path(f"{keyfile}.pub").unlink()
     file = KeyFile(str(keyfile), required_rsa_size=3000)
     file.unlock("open sesame")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,6 +140,8 @@ def test_a_passphrase_of_the_programs_that_is_wrong_is_an_error(
     options = options_for(openssh, keyfile=[locked, openssh.keyfile], passphrase="open barley")
     with (
         ctx.socket(zmq.REQ) as sock,
-        pytest.raises(SSHAuthenticationError, match=f"passphrase for the key file {locked}"),
+        pytest.raises(
+            SSHAuthenticationError, match=re.escape(f"passphrase for the key file {locked}")
+        ),
     ):
         sock.connect(echo.address, ssh=options)

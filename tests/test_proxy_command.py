@@ -54,7 +54,7 @@ def sock(any_ctx: TunneledContext) -> Any:
 def netcat(tmp_path: Path) -> str:
     """A command that connects its input and output to a server."""
     (tmp_path / "netcat.py").write_text(NETCAT)
-    return shlex.join([sys.executable, "-S", str(tmp_path / "netcat.py")]) + " %h %p"
+    return f'"{sys.executable}" -S "{tmp_path / "netcat.py"}" %h %p'
 
 
 def commands(*words: str) -> list[psutil.Process]:
@@ -65,7 +65,9 @@ def commands(*words: str) -> list[psutil.Process]:
             line = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        if all(word in line for word in words) and "tunneledzmq.gateway" not in line:
+        # On Windows no command takes the place of its shell.
+        of_others = "tunneledzmq.gateway" in line or "cmd.exe" in line
+        if all(word in line for word in words) and not of_others:
             found.append(process)
     return found
 

@@ -23,6 +23,7 @@ from tests.polling import wait_until
 from tests.programs import Program
 from tests.sshd import OpenSSHServer
 from tunneledzmq.run import cannot_run
+from tunneledzmq.run import main as run_main
 from tunneledzmq.run.report import summary
 from tunneledzmq.run.settings import excepted
 
@@ -395,6 +396,13 @@ def test_a_wrong_command_line(words: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2
     assert "usage: tunneledzmq run --ssh SERVER" in done.stderr
+
+
+def test_what_comes_before_the_options_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_main(["tcp://127.0.0.1:1", "--ssh", "me@bastion", "--", "true"])
+    error = " ".join(capsys.readouterr().err.split())
+    assert "tcp://127.0.0.1:1 is taken for PROGRAM, since it comes first: --ssh goes" in error
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ import zmq
 
 from tests.logins import Server
 from tests.peers import Peer, free_port, round_trip
-from tests.polling import wait_until
+from tests.polling import PATIENCE, wait_until
 from tunneledzmq import SSHOptions, Tunnel, TunneledContext, TunneledSocket
+from tunneledzmq.gateway.traffic import servers
+from tunneledzmq.shared.system import ports
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -258,3 +260,35 @@ def test_a_tcp_port_of_a_local_leg_is_kept_while_the_peer_is_down(
         with remote("router", port=port):
             round_trip(sock)
         wait_until(lambda: tunnel.stats().connections_open == 0)
+
+
+def test_a_tcp_port_that_cannot_be_kept_at_once_is_kept_soon(
+    openssh_options: SSHOptions, remote: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where the program may have the listener for a moment longer."""
+    tries = []
+
+    def claim_port(address: tuple[str, int]) -> socket.socket:
+        tries.append(address)
+        if len(tries) == 1:
+            raise OSError
+        return ports.claim_port(address)
+
+    def fail(listener: socket.socket) -> socket.socket:
+        raise OSError
+
+    with TunneledContext(isolate=False) as ctx, ctx.socket(zmq.DEALER) as sock:
+        sock.linger = 0
+        sock.rcvtimeo = 10_000 * PATIENCE
+        with remote("router") as peer:
+            sock.connect(peer.address, ssh=openssh_options, local="tcp://127.0.0.1:*")
+            round_trip(sock)
+            monkeypatch.setattr(servers, "stop_listening", fail)
+            monkeypatch.setattr(servers, "claim_port", claim_port)
+        wait_until(lambda: len(tries) == 2, timeout=3)
+        monkeypatch.undo()
+        with socket.socket() as other, pytest.raises(ConnectionRefusedError):
+            other.connect(tries[0])
+        with remote("router", port=peer.port):
+            round_trip(sock)
+        assert sock.tunnels[0].local == "tcp://{}:{}".format(*tries[0])

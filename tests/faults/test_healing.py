@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import zmq
 
@@ -227,6 +230,34 @@ def test_all_sockets_come_back_after_the_gateway_was_killed(
     assert {sock.tunnels[0].reconnects for sock in socks} == {1}
 
 
+def test_a_gateway_that_starts_again_when_all_is_over_ends(
+    openssh_options: SSHOptions, router: Peer
+) -> None:
+    started: list[Any] = []
+    starts, all_is_over = threading.Event(), threading.Event()
+
+    def start_late(*arguments: Any) -> Any:
+        starts.set()
+        assert all_is_over.wait(30)
+        started.append(start(*arguments))
+        return started[0]
+
+    with TunneledContext() as ctx:
+        sock = dealer(ctx, router, openssh_options)
+        handle: Any = sock.tunnels[0]._handle
+        start, handle._start_home = handle._start_home, start_late
+        kill_gateway()
+        assert starts.wait(30)
+        sock.close(linger=0)
+    all_is_over.set()
+    wait_until(lambda: started)
+    wait_until(lambda: not psutil.pid_exists(started[0].pid))
+    # And whoever comes next is served.
+    with TunneledContext() as ctx, ctx.socket(zmq.DEALER) as sock:
+        sock.connect(router.address, ssh=openssh_options)
+        round_trip(sock)
+
+
 def test_a_gateway_that_was_stopped_for_a_while_loses_nothing(
     ctx: TunneledContext, openssh_options: SSHOptions, remote: Remote
 ) -> None:
@@ -304,8 +335,31 @@ def test_a_tunnel_tells_what_happened_to_it(
     wait_until(lambda: tunnel.state == "closed")
 
 
+def test_an_outage_is_told_once_and_not_for_each_try(
+    ctx: TunneledContext,
+    own_server: OpenSSHServer,
+    router: Peer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level("DEBUG", "tunneledzmq"):
+        sock = dealer(ctx, router, options_for(own_server))
+        kill_server(own_server)
+        wait_until(lambda: caplog.text.count("the connection was refused") >= 4)
+        restart(own_server)
+        wait_until(lambda: told_of_return(caplog))
+        assert sum("was refused" in record.getMessage() for record in warnings(caplog)) == 1
+        kill_server(own_server)
+        wait_until(lambda: sum("was refused" in r.getMessage() for r in warnings(caplog)) == 2)
+        assert sock.tunnels[0].state == "down"
+        restart(own_server)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def told_of_return(caplog: pytest.LogCaptureFixture) -> list[str]:
-    messages = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    messages = [record.getMessage() for record in warnings(caplog)]
     return [message for message in messages if "the SSH session is back" in message]
 
 

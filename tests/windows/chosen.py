@@ -32,7 +32,63 @@ UNIX = {
 }
 """Files and folders of the suite that are not collected there, and why."""
 
+_AGENT = "an agent at a Unix socket (for Windows's, see windows)"
+
 UNIX_TESTS = {
+    "gateway/trust/test_known_hosts.py::test_add_creates_a_private_file_in_a_private_directory": (
+        "files' modes"
+    ),
+    "gateway/trust/test_known_hosts.py::test_add_keeps_the_file_and_its_mode": "files' modes",
+    "gateway/trust/test_known_hosts.py::test_add_follows_a_symbolic_link": (
+        "Wine: it says that it has made a symbolic link, and what is there is none"
+    ),
+    "test_asyncio.py::test_the_local_leg[isolated-a path]": "a Unix socket",
+    "test_asyncio.py::test_the_local_leg[threads-a path]": "a Unix socket",
+    "test_asyncio.py::test_only_the_user_reaches_the_local_leg": "the modes of a Unix socket",
+    "test_asyncio.py::test_a_local_endpoint_that_is_taken_is_an_error": (
+        "libzmq's number of the error"
+    ),
+    "test_auth.py::test_a_key_in_the_agent": _AGENT,
+    "test_demo.py::test_the_demo_fits_in_60_columns[sshd]": "the demo has none on Windows",
+    "test_install.py::test_the_twins_may_be_imported_afterwards": "gevent, not installed there",
+    "test_keys.py::test_a_key_file_that_was_named_must_be_usable[open to others]": "files' modes",
+    "test_keys.py::test_a_key_file_that_was_named_must_be_usable[pipe]": "a FIFO",
+    "test_keys.py::test_a_default_key_that_is_unusable_is_passed_over": "files' modes",
+    "test_keys.py::test_a_certificate_in_the_agent": _AGENT,
+    "test_keys.py::test_a_key_that_is_named_by_its_public_half": _AGENT,
+    "test_keys.py::test_the_agent_opens_a_key_that_is_locked": _AGENT,
+    "test_keys.py::test_an_agent_that_refuses_to_sign": _AGENT,
+    "test_keys.py::test_no_signature_is_asked_for_in_vain": _AGENT,
+    "test_keys.py::test_a_locked_agent": _AGENT,
+    "test_keys.py::test_an_agent_of_no_use_is_passed_over": _AGENT,
+    "test_keys.py::test_an_agent_that_never_signs": _AGENT,
+    "test_keys.py::test_a_session_returns_when_a_silent_agent_speaks_again": _AGENT,
+    "test_keys.py::test_a_gateway_ends_while_the_agent_is_silent": _AGENT,
+    "test_keys.py::test_keys_are_offered_in_the_order_of_openssh": _AGENT,
+    "test_keys.py::test_keys_that_the_program_named_come_first": _AGENT,
+    "test_keys.py::test_identities_only_leaves_the_agents_other_keys_out": _AGENT,
+    "test_keys.py::test_certificate_files_come_first": _AGENT,
+    "test_keys.py::test_where_the_agent_is": _AGENT,
+    "test_keys.py::test_a_key_that_is_let_in_takes_one_request": _AGENT,
+    "test_keys.py::test_too_many_keys_are_told": _AGENT,
+    "test_keys.py::test_an_rsa_key_does_not_sign_with_sha1": _AGENT,
+    "test_keys.py::test_short_rsa_keys_are_not_offered_wherever_they_are": _AGENT,
+    "test_proxy_command.py::test_messages_go_over_ssh_itself": "runs ssh, which Wine does not have",
+    "test_proxy_command.py::test_a_command_that_fails_is_told": "sh, and signals",
+    "test_proxy_command.py::test_a_command_that_says_nothing_is_given_up": "sh, and signals",
+    "test_proxy_command.py::test_a_command_that_we_may_not_kill_holds_nothing_up": "signals",
+    "test_proxy_command.py::test_ctrl_c_does_not_reach_the_command": "sessions, signals, /proc",
+    "test_proxy_command.py::test_an_ssh_that_cannot_ask_is_told_of_proxy_jump": (
+        "runs ssh, which Wine does not have"
+    ),
+    "test_socket_classes.py::test_a_program_that_indexes_its_context_can_be_imported": (
+        "ipykernel, not installed there"
+    ),
+    "test_ssh_module.py::test_a_forked_child_may_open_tunnels_of_its_own": "os.fork",
+    "test_ssh_names.py::test_a_file_that_others_may_write_is_not_read": "files' modes",
+    "test_ssh_names.py::test_what_to_do_without_a_common_algorithm_is_told": (
+        "about backend='openssh' (for what is told there, see windows)"
+    ),
     "test_run.py::test_a_forked_process_that_never_comes_back_has_told_it_too": "os.fork",
     "test_run.py::test_what_cannot_be_run_is_told_as_a_shell_does": "files that may be executed",
     "test_run.py::test_a_program_that_uses_libzmq_itself_is_warned_of": "ELF files",
@@ -52,6 +108,11 @@ FILES = (
     "tests/gateway/test_alive.py",
     "tests/gateway/test_clocks.py",
     "tests/gateway/test_redial.py",
+    "tests/gateway/trust/test_known_hosts.py::"
+    "test_processes_that_add_at_a_time_tear_and_repeat_no_line",
+    "tests/shared/system/test_locks.py",
+    "tests/test_auth.py::test_accept_new_keeps_what_known_hosts_has",
+    "tests/test_proxy_command.py::test_a_command_ends_with_a_gateway_that_is_killed",
     "tests/faults/test_healing.py::test_traffic_resumes_within_a_second_of_a_killed_session",
     "tests/faults/test_healing.py::test_a_silent_link_is_found[sshtunnel-passes again]",
     "tests/test_lifetimes.py::test_pending_messages_survive_without_term",

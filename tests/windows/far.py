@@ -38,8 +38,8 @@ class Session(NamedTuple):
 class Keys:
     """What needs `ssh-keygen`."""
 
-    def generate(self, path: str, *args: str, **kwargs: str) -> None:
-        sshd.generate_key(Path(path), *args, **kwargs)
+    def keygen(self, *arguments: str | Path) -> None:
+        sshd.keygen(*arguments)
 
     def fingerprint(self, keyfile: str) -> str:
         return sshd.fingerprint(keyfile)
@@ -145,16 +145,11 @@ def take_over() -> None:
     tempfile.tempdir = "Z:" + os.environ[WHERE].split()[2].replace("/", "\\")
     peers.Peer = partial(make, "Peer")  # type: ignore[assignment,misc]
     sshd.OpenSSHServer = partial(make, "OpenSSHServer")  # type: ignore[assignment,misc]
-    sshd.generate_key = _generate_key
+    sshd.keygen = lambda *arguments: make("Keys").keygen(*arguments)
     sshd.fingerprint = lambda keyfile: make("Keys").fingerprint(_on_linux(keyfile))
     from tests.faults import injection
 
     injection.Relay = _relay  # type: ignore[assignment,misc]
-
-
-def _generate_key(path: Path, *args: str, **kwargs: str) -> Path:
-    make("Keys").generate(_on_linux(path), *args, **kwargs)
-    return path
 
 
 def _on_linux(path: str | Path) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,12 +23,13 @@ import zmq
 import tunneledzmq.asyncio
 from tests.leaks import runtime_directories
 from tests.logins import arguments_for, entry_for, options_for
-from tests.peers import ROOT, Peer, round_trip
+from tests.peers import ROOT, Peer, free_port, round_trip
 from tests.polling import wait_until
 from tests.programs import run_program, start_program
 from tests.sshd import OpenSSHServer
 from tests.windows.agents import LIST, SIGN, agent_at, pageant
 from tunneledzmq import GatewayError, SSHAuthenticationError, SSHOptions, TunneledContext
+from tunneledzmq.demo.openssh import find_sshd
 from tunneledzmq.shared.system import polling, ports
 
 pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="it is about Windows")
@@ -93,6 +95,21 @@ def test_an_endpoint_refuses_while_the_peer_is_away(
         wait_until(lambda: socket.create_connection(("127.0.0.1", local_port(sock))).close())
     with Peer("echo", port=port):
         round_trip(sock)
+
+
+def test_a_port_is_kept_though_the_peer_was_never_there(openssh_options: SSHOptions) -> None:
+    """Also where the program has made the listener, and has it until the gateway has taken it."""
+
+    async def connect() -> None:
+        with tunneledzmq.asyncio.TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+            sock.linger = 0
+            await sock.connect(f"tcp://127.0.0.1:{free_port()}", ssh=openssh_options)
+            await asyncio.sleep(3)
+            with socket.socket() as other, pytest.raises(OSError, match="WinError 10048"):
+                other.bind(("127.0.0.1", local_port(sock)))
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(connect())
 
 
 def test_our_ports_are_not_shared() -> None:
@@ -440,6 +457,13 @@ def test_the_demo_runs_to_its_end(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert None not in json.loads(results.read_text())["gone"].values()
+
+
+def test_the_demo_takes_no_sshd_of_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sshd.exe", "ssh-keygen.exe"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shutil.which("sshd") and find_sshd() is None
 
 
 def test_gateways_have_no_window_and_hear_no_ctrl_c(

@@ -18,7 +18,10 @@ __all__ = ["JSONShow", "PlainShow", "RichShow", "Show", "choose"]
 
 # A message, in pieces of text and the command that follows it.
 _COMMAND = re.compile(
-    r"(.*?)((?:mkdir|ssh-keyscan|ssh-keygen|chmod) -?[^;]*?(?= \(or |, run where |; |$)|$)",
+    r"(.*?)("
+    r'powershell -c "[^"]*"|'
+    r"(?:mkdir|ssh-keyscan|ssh-keygen|chmod) -?[^;]*?(?= \(or |, run where |; |$)|"
+    r"$)",
     re.DOTALL,
 )
 

@@ -30,8 +30,11 @@ _ENDED = re.compile(r"^(?:Disconnected from|Connection (?:closed|reset) by) ", r
 
 
 def find_sshd() -> str | None:
-    """Return the path of OpenSSH's server, if it is installed with what makes keys."""
-    if shutil.which("ssh-keygen") is None:
+    """Return the path of OpenSSH's server, if it is installed with what makes keys.
+
+    That of Windows is a service, and no program for a user.
+    """
+    if os.name == "nt" or shutil.which("ssh-keygen") is None:
         return None
     return shutil.which("sshd", path=os.pathsep.join([os.environ.get("PATH", ""), *_PLACES]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -57,7 +58,7 @@ faster.
 _NEXT = """
 What next? A tunnel of your own, step by step:
 
-    tunneledzmq check tcp://HOST:PORT --ssh me@server
+  {command} check tcp://HOST:PORT --ssh me@server
 
 and in your program TunneledContext() for zmq.Context(), and
 ssh="me@server" in connect(). The README has recipes."""
@@ -126,7 +127,7 @@ def run(
         socket.close()
         context.term()
         results.gone = _watch_end(closed, tunnel, gateway, server)
-    console.print(_endings(results.gone), _NEXT)
+    console.print(_endings(results.gone), _NEXT.format(command=_command()))
     if json_file is not None:
         with open(json_file, "w") as file:
             json.dump(asdict(results), file, indent=2)
@@ -239,6 +240,15 @@ def _rates(throughputs: list[Throughput]) -> Table:
 
 def _rate_cells(rate: Rate) -> tuple[str, str]:
     return f"{rate.messages_per_second:,.0f}", f"{rate.megabytes_per_second:,.0f}"
+
+
+def _command() -> str:
+    """Return how our command line is called in this shell."""
+    if shutil.which("tunneledzmq") is not None:
+        return "tunneledzmq"
+    python = sys.orig_argv[0]
+    script = shutil.which("tunneledzmq", path=os.path.dirname(python) or os.curdir)
+    return f"{python} -m tunneledzmq" if script is None else script
 
 
 def _endings(gone: dict[str, float | None]) -> Table:

@@ -45,6 +45,9 @@ _START_TIMEOUT = 20.0
 # Seconds to wait for the answer to a question that the gateway answers at once.
 _ANSWER_TIMEOUT = 2.0
 
+# So many reasons for which there is no session are remembered.
+_MAX_TOLD = 100
+
 # A gateway that dies so often without logging in once in between is not restarted any more.
 _MAX_DEATHS = 5
 
@@ -102,6 +105,8 @@ class GatewayHandle:
         self._deaths = 0
         # Since when there is no session, if that was logged (time.monotonic).
         self._lost_at: float | None = None
+        # What has been said of that.
+        self._told: set[str] = set()
         self._reconnects = 0
         # Those of the gateways that died, and the restarts.
         self._reconnects_before = 0
@@ -397,6 +402,7 @@ class GatewayHandle:
             for number, tunnel in opened.items():
                 control.send(_open_message(tunnel, again=number not in self._opening))
             self._control = control
+            self._ended = not opened
         # From here on close() and terminate() speak to the new one; these came before.
         for message in list(self._closing.values()):
             control.send(message)
@@ -405,6 +411,9 @@ class GatewayHandle:
                 control.send({"type": "terminated", "ids": [number]})
             elif tunnel._terminated:
                 self._forget(tunnel)
+        if not opened:
+            # All ended while it started: it would wait for the first one.
+            control.shutdown()
         return True
 
     def _lasting(self) -> list[Tunnel]:
@@ -484,7 +493,10 @@ class GatewayHandle:
             self._deaths = 0
             self._tell_return()
         elif error is not None and any(tunnel._opened for tunnel in list(self._tunnels.values())):
-            log(logger.name, logging.WARNING, error)
+            # A warning for each reason; an outage may take all night.
+            log(logger.name, logging.DEBUG if error in self._told else logging.WARNING, error)
+            if len(self._told) < _MAX_TOLD:
+                self._told.add(error)
             self._lost_at = self._lost_at or time.monotonic()
         self._reconnects = reconnects
         for tunnel in list(self._tunnels.values()):
@@ -497,6 +509,7 @@ class GatewayHandle:
     def _tell_return(self) -> None:
         """Tell who was told that the session was lost that it is back."""
         since, self._lost_at = self._lost_at, None
+        self._told.clear()
         if since is not None:
             seconds = time.monotonic() - since
             text = f"{self.server}: the SSH session is back after {seconds:.1f} s"

@@ -64,6 +64,8 @@ def main(argv: list[str]) -> int:
     """
     speak_of_flags()
     parser = _parser()
+    if argv and not argv[0].startswith("-"):
+        parser.error(f"{argv[0]} is taken for PROGRAM, since it comes first: --ssh goes before it")
     arguments = parser.parse_args(argv)
     try:
         fields = {**ssh_fields(arguments), "persist": arguments.persist}

@@ -454,8 +454,14 @@ near_lines = st.lists(
     st.sampled_from([piece.encode() for piece in PIECES]) | st.binary(max_size=4), max_size=6
 ).map(b" ".join)
 texts = st.binary(max_size=200) | st.lists(near_lines, max_size=10).map(b"\n".join)
+
+
+def as_argument(data: bytes) -> str:
+    return data.decode(errors="surrogateescape")
+
+
 # What a command line can hand over: any text, and bytes that aren't UTF-8.
-hosts = st.just("host") | st.text() | st.binary().map(os.fsdecode)
+hosts = st.just("host") | st.text() | st.binary().map(as_argument)
 
 
 @settings(deadline=None)
@@ -515,16 +521,25 @@ def test_a_missing_file_is_an_empty_one(tmp_path: Path) -> None:
     assert known_hosts.verify("host", 22, ed25519(1)) is UNKNOWN
 
 
+IS_A_DIRECTORY = PermissionError if sys.platform == "win32" else IsADirectoryError
+
+
+def set_home(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(path))
+
+
 def test_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+    set_home(tmp_path, monkeypatch)
     (tmp_path / "hosts").write_text(f"host {public_text(ed25519(1))}\n")
     (key,) = KnownHosts.load(["~/hosts"]).find("host", 22)
-    assert key.file == str(tmp_path / "hosts")
+    assert Path(key.file) == tmp_path / "hosts"
 
 
 def test_a_directory_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=re.escape(str(tmp_path))):
+    with pytest.raises(IS_A_DIRECTORY) as caught:
         KnownHosts.load([str(tmp_path)])
+    assert caught.value.filename == str(tmp_path)
 
 
 def test_malformed_lines_are_logged(file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -572,7 +587,7 @@ def mode(path: Path) -> int:
 def test_add_creates_a_private_file_in_a_private_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+    set_home(tmp_path, monkeypatch)
     umask = os.umask(0)
     try:
         add("~/.ssh/known_hosts", "host", 22, ed25519(1))
@@ -584,10 +599,11 @@ def test_add_creates_a_private_file_in_a_private_directory(
 
 
 def test_add_creates_no_other_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+    set_home(tmp_path, monkeypatch)
     file = tmp_path / "missing" / "known_hosts"
-    with pytest.raises(FileNotFoundError, match=re.escape(str(file))):
+    with pytest.raises(FileNotFoundError) as caught:
         add(str(file), "host", 22, ed25519(1))
+    assert caught.value.filename == str(file)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -668,8 +684,9 @@ def test_add_to_dev_null_adds_nothing() -> None:
 
 
 def test_adding_to_a_directory_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
+    with pytest.raises(IS_A_DIRECTORY) as caught:
         add(str(tmp_path), "host", 22, ed25519(1))
+    assert caught.value.filename == str(tmp_path)
 
 
 def test_adding_to_a_read_only_file_is_an_error_that_names_it(unprivileged: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import zmq
@@ -89,6 +90,27 @@ class Far:
     def close(self) -> None:
         self.near.close()
         self.far.close()
+
+
+def test_what_select_is_about_to_wait_for_may_be_closed() -> None:
+    """It takes the descriptors first, and then the kernel looks at them."""
+    pump, source = Pump(), Far()
+
+    class Late(selectors.SelectSelector):
+        def select(self, timeout: float | None = None) -> Any:
+            if source.fileno() >= 0:
+                source.near.close()
+                return super().select(timeout)
+            return []
+
+    pump.watch(source, READ)
+    late = Late()
+    late.register(source, READ)
+    pump._selector.close()
+    pump._selector = late
+    assert not pump.run_once(1)
+    source.close()
+    pump.close()
 
 
 def test_a_pump_hears_what_is_watched_while_it_waits(selector: str) -> None:

@@ -7,7 +7,6 @@ import binascii
 import errno
 import io
 import os
-import shlex
 import stat
 from typing import Any
 
@@ -15,6 +14,7 @@ import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from ...shared.system.account import readable_by_others
+from ...shared.system.advice import OR_OPENSSH, convert_from_putty, quote
 from ...shared.text import printable
 from ..wire import Reader
 from .publickey import PublicKey, parse_line
@@ -151,7 +151,7 @@ class KeyFile:
             raise KeyFileError(
                 errno.EACCES,
                 f"the key file {self.path} can be read by others, so it is not used: "
-                f"chmod 600 {shlex.quote(self.path)}",
+                f"chmod 600 {quote(self.path)}",
             )
         self._text = text
         if "BEGIN OPENSSH PRIVATE KEY" in text:
@@ -165,7 +165,7 @@ class KeyFile:
                 self.lack = self._unknown_cipher(cipher)
             if self.public.type.startswith("sk-"):
                 self.encrypted, self._text = False, None
-                self.lack = "it needs its FIDO token, which takes an ssh-agent or backend='openssh'"
+                self.lack = f"it needs its FIDO token, which takes an ssh-agent{OR_OPENSSH}"
         else:
             self.encrypted = "ENCRYPTED" in text
             self.public = _public_half(self.path)
@@ -181,7 +181,7 @@ class KeyFile:
 
     def _unknown_format(self, text: str) -> KeyFileError:
         advice = (
-            f"it is PuTTY's: puttygen {shlex.quote(self.path)} -O private-openssh -o NEW"
+            f"it is PuTTY's: {convert_from_putty(self.path)}"
             if text.startswith("PuTTY-User-Key-File")
             else "it is neither a private nor a public key"
         )
@@ -193,7 +193,7 @@ class KeyFile:
     def _unknown_cipher(self, cipher: str) -> str:
         return (
             f"its encryption, {printable(cipher)}, is not supported: ssh-keygen -p -Z aes256-ctr "
-            f"-f {shlex.quote(self.path)} (or an ssh-agent, or backend='openssh')"
+            f"-f {quote(self.path)} (or an ssh-agent{OR_OPENSSH})"
         )
 
     def _why_not(self, exc: Exception) -> str:

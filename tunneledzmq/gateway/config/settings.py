@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ...shared.names import parse_server
+from ...shared.system.advice import HAS_OPENSSH
 from ..login import LoginError, Request
 from .addresses import canonical_host, is_address, lower
 from .files import Statement
@@ -97,10 +98,11 @@ class Settings:
             if word == "checkhostip" and not self._checks_address():
                 continue
             if line.value not in refusal.harmless:
+                other = "use backend='openssh', or " if HAS_OPENSSH else ""
                 raise self._error(
                     line,
                     f"{line.word} changes {refusal.changes}, and backend='sshtunnel' does not "
-                    f"support it: use backend='openssh', or take {line.word} away for this host",
+                    f"support it: {other}take {line.word} away for this host",
                     errno.ENOTSUP,
                 )
         others = [word for word in self._found if word not in HONOURED]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from ...shared.system.account import readable_by_others
 from ..login import HUNG_UP, Login, LoginError
-from ..trust.host_key import ask_authority, name_files, scan_into
+from ..trust.host_key import ask_authority, ask_for_scan, name_files
 from ..trust.known_hosts import KnownHosts
 from .said import Said
 
@@ -77,11 +77,10 @@ def unknown_host_key(login: Login, name: str, kind: str, key: str = "") -> Login
             f"it. {ask_authority(known_as[0])}",
             "UnknownHostKeyError",
         )
-    scan = f"ssh-keyscan -p {port} -t {kind.lower()} {shlex.quote(host)}"
     return login.no_trust(
         errno.EACCES,
-        f"the host key {whose} is not in {name_files(files)}. If that is the server's "
-        f"fingerprint: {scan_into(scan, files[0])} (or strict_host_key_checking='accept-new')",
+        f"the host key {whose} is not in {name_files(files)}. "
+        f"{ask_for_scan(host, int(port), kind.lower(), files[0])}",
         "UnknownHostKeyError",
     )
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+from ...shared.system.advice import HAS_OPENSSH
 from .transport import ForwardTransport
 
 __all__ = ["no_common_algorithm"]
@@ -51,6 +52,8 @@ def _advice(word: str, offer: list[str], known: list[str], query: str) -> str:
         if word == "Ciphers":
             return f"pass ciphers='+{found}', if it is to be trusted"
         return f"write {word} +{found} into the config file, if it is to be trusted"
+    if not HAS_OPENSSH:
+        return "paramiko knows none of these; update the server"
     if found := _first(offer, _known_to_ssh(query)):
         return (
             f"pass backend='openssh', since only ssh knows {found} (an old one has to be allowed "

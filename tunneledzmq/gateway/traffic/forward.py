@@ -140,6 +140,8 @@ class Forward:
         # When libzmq had a connection last (time.monotonic).
         self._last_used = -_NEVER if again else time.monotonic()
         self._accept_again = _NEVER
+        # When to try again to have the endpoint, while nobody listens there.
+        self._keep_again = _NEVER
         self._impaired = False
         # There were no descriptors left.
         self._short = False
@@ -216,6 +218,7 @@ class Forward:
         self._host.pump.forget(self)
         if not listens:
             self._server.refuse()
+            self._keep_endpoint()
             return
         try:
             self._server.listen()
@@ -230,6 +233,12 @@ class Forward:
         if self._impaired:
             self._impaired = False
             self._host.on_endpoint(self, None)
+
+    def _keep_endpoint(self) -> None:
+        """Have the endpoint kept as soon as can be: the program may listen there for a moment."""
+        if self._server is not None and not self._server.keeps():
+            self._keep_again = time.monotonic() + _PAUSE
+            self._host.on_change(self)
 
     def check_endpoint(self) -> None:
         """Take the endpoint anew if it was removed, as cleaners of temporary files do."""
@@ -547,7 +556,10 @@ class Forward:
                 self.update()
             elif self._server is not None and self._server.listening:
                 self._host.pump.watch(self, READ)
-        return self._accept_again
+        if now >= self._keep_again:
+            self._keep_again = _NEVER
+            self._keep_endpoint()
+        return min(self._accept_again, self._keep_again)
 
     def _give_up(self, clock: float, orphaned: bool) -> None:
         """Give up the connections on which nothing moves any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import selectors
 import threading
 from contextlib import suppress
@@ -75,7 +76,12 @@ class Pump:
         """Wait for events and handle them; tell whether there were any."""
         if self._alarm is not None:
             self._alarm.armed = True
-        events = self._selector.select(timeout)
+        try:
+            events = self._selector.select(timeout)
+        except OSError as exc:
+            if exc.errno != errno.EBADF:
+                raise
+            events = []  # by select() alone: what it was about to wait for has just been forgotten
         with self.lock:
             if self._alarm is not None:
                 self._alarm.armed = False

@@ -79,6 +79,10 @@ class Server:
         """Tell whether the endpoint still leads here."""
         return True
 
+    def keeps(self) -> bool:
+        """Have the endpoint although nobody listens there, and tell whether that is so."""
+        return True
+
     def rebind(self) -> None:
         """Have the endpoint lead here again, with a new socket that does not listen.
 
@@ -144,8 +148,15 @@ class TCPServer(Server, _ForwardServer):  # type: ignore[misc]
             self.socket = stop_listening(self.socket)
             self.socket.setblocking(False)
         except OSError:
-            with suppress(OSError):  # listen() tries again
+            self.socket.close()
+            self.keeps()
+
+    def keeps(self) -> bool:
+        """Bind the socket anew if its port was lost; tell whether it has it."""
+        if not self.intact():
+            with suppress(OSError):  # who asks tries again
                 self.rebind()
+        return self.intact()
 
     def intact(self) -> bool:
         """Tell whether the socket has its port."""

@@ -7,14 +7,12 @@ import errno
 import hashlib
 import logging
 import os
-import re
-import shlex
 import time
 from collections.abc import Collection, Sequence
 
 import paramiko
 
-from ...shared.system.account import MAKE_PRIVATE
+from ...shared.system.advice import add_output, quote
 from ...shared.text import printable
 from ..login import Learned, Login
 from . import known_hosts
@@ -23,11 +21,11 @@ from .known_hosts import KnownHosts, Verdict
 
 __all__ = [
     "ask_authority",
+    "ask_for_scan",
     "check_host_key",
     "load_known",
     "load_revoked",
     "name_files",
-    "scan_into",
 ]
 
 logger = logging.getLogger("tunneledzmq")
@@ -177,7 +175,7 @@ def ask_authority(host: str) -> str:
     """Say what is to be done about a key that no authority vouches for."""
     return (
         "Who runs the authority can certify the key: ssh-keygen -s CA -h -I ID -n "
-        f"{shlex.quote(host)} KEY.pub"
+        f"{quote(host)} KEY.pub"
     )
 
 
@@ -192,11 +190,23 @@ def name_files(files: Sequence[str]) -> str:
     )
 
 
-def scan_into(scan: str, file: str) -> str:
-    """Return the command that adds what `scan` prints to a file."""
-    directory = os.path.dirname(file)
-    make = "" if os.path.isdir(directory) else f"{MAKE_PRIVATE} {shlex.quote(directory)} && "
-    return f"{make}{scan} >> {shlex.quote(file)}"
+def ask_for_scan(
+    host: str, port: int, kind: str, file: str, alias: str | None = None, where: str = ""
+) -> str:
+    """Say how a key is made known, once it has been compared.
+
+    Args:
+        host: the server.
+        port: its port.
+        kind: the type of the key, as ssh-keyscan has it.
+        file: the file of known host keys.
+        alias: what the server is called in it, if it is not its name.
+        where: what is to be said of the command.
+    """
+    command = add_output(["ssh-keyscan", "-p", str(port), "-t", kind, host], file, alias)
+    accept = "strict_host_key_checking='accept-new'"
+    how = accept if command is None else f"{command}{where} (or {accept})"
+    return f"If that is the server's fingerprint: {how}"
 
 
 def _print_of(blob: bytes) -> str:
@@ -207,9 +217,9 @@ def _print_of(blob: bytes) -> str:
 def _changed(login: Login, print_: str) -> str:
     keys = load_known(login).find(*login.known_as)
     where = ", ".join(f"{known.file}:{known.line}" for known in keys)
-    name = shlex.quote(known_hosts.lookup_name(*login.known_as))
+    name = quote(known_hosts.lookup_name(*login.known_as))
     # By itself it would look into ~/.ssh/known_hosts.
-    file = f"-f {shlex.quote(keys[0].file)} " if keys else ""
+    file = f"-f {quote(keys[0].file)} " if keys else ""
     return (
         f"the host key has changed: the server has {print_}, known_hosts has another one "
         f"({where or 'accepted before'}). Somebody may be listening in between. If the server "
@@ -233,18 +243,12 @@ def _unknown(
             f"the host key {print_} is not known, since there is no file to know it from: "
             "name one with UserKnownHostsFile or known_hosts="
         )
-    scan = f"ssh-keyscan -p {login.port} -t {_scan_type(key)} {shlex.quote(login.host)}"
-    if alias is not None:
-        # What it prints begins with the name of the host, or with # for a comment.
-        plain = re.sub(r"([/&\\])", r"\\\1", alias)
-        scan += f" | sed {shlex.quote(f's/^[^# ][^ ]*/{plain}/')}"
     proxied = login.behind_hop or login.proxy_command is not None
     where = ", run where the server can be reached" if proxied else ""
     return (
         f"the host key {print_} is not in {name_files(files)}"
-        f"{f' under its HostKeyAlias {alias}' if alias else ''}. If that is the server's "
-        f"fingerprint: {scan_into(scan, files[0])}{where} "
-        "(or strict_host_key_checking='accept-new')"
+        f"{f' under its HostKeyAlias {alias}' if alias else ''}. "
+        f"{ask_for_scan(login.host, login.port, _scan_type(key), files[0], alias, where)}"
     )
 
 

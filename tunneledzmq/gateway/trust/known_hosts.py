@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...shared.system.account import SYSTEM_SSH_DIRECTORY
+from ...shared.system.advice import HAS_OPENSSH
 from ...shared.system.locks import lock_file
 from ..config.addresses import canonical_host, lower
 from .hostfile import hash_name, parse
@@ -211,7 +212,8 @@ def load_keys(file: str) -> list[bytes]:
     with open(file, "rb") as stream:
         text = stream.read()
     if text.startswith(b"SSHKRL\n\0"):
-        raise ValueError("a key revocation list (KRL), for which backend='openssh' is needed")
+        needed = "backend='openssh' is needed" if HAS_OPENSSH else "there is no support"
+        raise ValueError(f"a key revocation list (KRL), for which {needed}")
     blobs = []
     for number, raw in enumerate(text.split(b"\n"), start=1):
         line = raw.partition(b"\0")[0].lstrip(b" \t")

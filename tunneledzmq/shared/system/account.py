@@ -8,7 +8,6 @@ import sys
 
 __all__ = [
     "COMMON_DIRECTORIES",
-    "MAKE_PRIVATE",
     "SYSTEM_SSH_DIRECTORY",
     "is_fit",
     "is_private",
@@ -27,8 +26,6 @@ if sys.platform == "win32":
     COMMON_DIRECTORIES: tuple[str, ...] = ()
 
     SYSTEM_SSH_DIRECTORY = os.path.join(os.environ.get("PROGRAMDATA", r"C:\ProgramData"), "ssh")
-
-    MAKE_PRIVATE = "mkdir"
 
     def user_name() -> str | None:
         """Return whose process this is, as the system has it."""
@@ -68,9 +65,6 @@ else:
 
     SYSTEM_SSH_DIRECTORY = "/etc/ssh"
     """Where the system's ssh_config and ssh_known_hosts are."""
-
-    MAKE_PRIVATE = "mkdir -p -m 700"
-    """The words of a shell before a directory that is to be made, as ~/.ssh is."""
 
     def user_name() -> str | None:
         """Return whose process this is, as the system has it."""

@@ -26,6 +26,8 @@ if sys.platform == "win32":
     _FLAGS_AT = 16
     _KILL_ON_JOB_CLOSE = 0x2000
 
+    _CREATE_SUSPENDED = 0x4
+
     _COPY_SIZE = 1 << 16
 
     class Job:
@@ -65,13 +67,17 @@ if sys.platform == "win32":
                     stderr=stderr,
                     env=environment_of_others(),
                     cwd=directory if os.path.isdir(directory) else None,
-                    creationflags=subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP,
+                    creationflags=subprocess.CREATE_NO_WINDOW
+                    | subprocess.CREATE_NEW_PROCESS_GROUP
+                    | _CREATE_SUSPENDED,
                 )
             except BaseException:
                 self._kernel.CloseHandle(self._job)
                 raise
             handle = wintypes.HANDLE(int(self.process._handle))  # type: ignore[attr-defined]
             self._kernel.AssignProcessToJobObject(self._job, handle)
+            # Only now, since what it has started before is in no job.
+            ctypes.WinDLL("ntdll").NtResumeProcess(handle)
             if over_socket:
                 # A socket is not what most programs can have as their standard input here.
                 for copy in (_to_command, _from_command):

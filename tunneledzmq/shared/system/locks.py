@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -59,10 +60,18 @@ if sys.platform == "win32":
 
     def lock_file(descriptor: int) -> None:
         """Lock a file for writing, unless somebody keeps it locked."""
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return  # NUL, in which there is nothing to tear
 
         def lock() -> None:
+            before = os.lseek(descriptor, 0, os.SEEK_CUR)
             os.lseek(descriptor, _BEYOND, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            except OSError as exc:  # with no number in Wine
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from exc
+            finally:  # what is read next is what would have been
+                os.lseek(descriptor, before, os.SEEK_SET)
 
         _try_for_a_moment(lock)
 
