@@ -268,6 +268,21 @@ def test_a_session_persists_for_the_next_context(
     assert time.monotonic() - last > 1.5
 
 
+def test_contexts_one_after_the_other_are_no_slower_for_the_end_of_the_one_before(
+    openssh_options: SSHOptions, echo: Peer
+) -> None:
+    """A peer that ends its side because we did is there, and need not be asked for again."""
+    options, slow = replace(openssh_options, persist=1), 0
+    with TunneledContext(ssh=options) as ctx:
+        ask(ctx, echo.address)
+    for _ in range(20):
+        start = time.monotonic()
+        with TunneledContext(ssh=options) as ctx:
+            ask(ctx, echo.address)
+        slow += time.monotonic() - start > 0.1  # RECONNECT_IVL
+    assert slow <= 3
+
+
 def test_a_persisting_session_that_is_lost_is_not_dialled_again(
     openssh: OpenSSHServer, openssh_options: SSHOptions, echo: Peer, gateways: Gateways
 ) -> None:

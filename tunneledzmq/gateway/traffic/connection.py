@@ -344,8 +344,9 @@ class Connection:
             if not self._pending:
                 self.abort(End.PEER)  # of no use to anybody
         else:
-            # Before libzmq is told: it connects again at once.
-            self._owner.peer_ended(self)
+            if not self._left_alone():  # then the peer only answers, and is there for others
+                # Before libzmq is told: it connects again at once.
+                self._owner.peer_ended(self)
             self._after_write()
 
     def close(self) -> None:
