@@ -593,6 +593,18 @@ ON_TERMINAL = """
         assert sock.tunnels == [] or sock.tunnels[0].state == "up"
     """
 
+ASYNCIO_ON_TERMINAL = """
+    import asyncio, os
+    import tunneledzmq.asyncio
+    os.open(tty, os.O_RDWR)
+    async def main():
+        with tunneledzmq.asyncio.TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+            await sock.connect(addr, ssh=options)
+            await sock.send(b"hello")
+            print((await sock.recv()).decode())
+    asyncio.run(main())
+    """
+
 IN_BACKGROUND = """
     import os
     os.open(tty, os.O_RDWR)
@@ -640,14 +652,18 @@ def suspend_and_continue(program: subprocess.Popen[str], terminal: Terminal) -> 
     os.kill(program.pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
+@pytest.mark.parametrize(
+    ("source", "backend"),
+    [(ON_TERMINAL, "sshtunnel"), (ON_TERMINAL, "openssh"), (ASYNCIO_ON_TERMINAL, "sshtunnel")],
+    ids=["sshtunnel", "openssh", "asyncio"],
+)
 def test_a_secret_is_hidden_and_asked_for_again_after_ctrl_z(
-    echo: Peer, tmp_path: Path, backend: str
+    echo: Peer, tmp_path: Path, source: str, backend: str
 ) -> None:
     with Terminal() as terminal, AskingServer(tmp_path, [PASSWORD]) as server:
         options = arguments_for(server, keyfile=None, backend=backend)
         with start_program(
-            ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address
+            source, tty=terminal.name, options=options, addr=echo.address
         ) as program:
             for times in (1, 2):
                 terminal.wait_for("(me@127.0.0.1) Password: ", times)

@@ -31,7 +31,6 @@ if sys.platform == "win32":
         return line.rstrip("\r\n")
 
 else:
-    import locale
     import termios
     import time
     from contextlib import suppress
@@ -84,17 +83,22 @@ else:
         back for who is continued: as with ssh, the question is asked again then. No handler of
         SIGCONT could do that, as any thread may ask.
         """
+        import locale  # not before it is needed: it takes a millisecond
+
         encoding = locale.getpreferredencoding(False)
         question = text.encode(encoding, "replace")
         line = b""
-        before = _hide(terminal)
+        before = termios.tcgetattr(terminal.fileno())
         try:
+            _hide(terminal, before)
             terminal.write(question)
             # It must not wait in read(), where it would be continued.
             with open("/dev/tty", "rb", buffering=0, opener=_open_unblocked) as keyboard:
                 while b"\n" not in line:
-                    if _in_foreground(terminal) and _shows(terminal):
-                        line, before = b"", _hide(terminal)
+                    now = termios.tcgetattr(terminal.fileno())
+                    if now[3] & termios.ECHO and _in_foreground(terminal):
+                        line, before = b"", now
+                        _hide(terminal, before)
                         terminal.write(question)
                     # In the background this stops us, or fails, as it does for whoever reads.
                     data = keyboard.read(4096)
@@ -117,12 +121,7 @@ else:
     def _open_unblocked(path: str, flags: int) -> int:
         return os.open(path, flags | os.O_NOCTTY | os.O_NONBLOCK)
 
-    def _shows(terminal: RawIOBase) -> bool:
-        return bool(termios.tcgetattr(terminal.fileno())[3] & termios.ECHO)
-
-    def _hide(terminal: RawIOBase) -> list[Any]:
-        """Have the terminal not show what is typed, and return its settings up to now."""
-        before = termios.tcgetattr(terminal.fileno())
-        hidden = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    def _hide(terminal: RawIOBase, settings: list[Any]) -> None:
+        """Have a terminal with these settings not show what is typed."""
+        hidden = [*settings[:3], settings[3] & ~termios.ECHO, *settings[4:]]
         termios.tcsetattr(terminal.fileno(), _FLUSH, hidden)
-        return before
