@@ -757,11 +757,19 @@ CHECK_ON_TERMINAL = """
     """
 
 
+@pytest.mark.parametrize(
+    ("asks", "question"),
+    [
+        ({"rounds": [PASSWORD]}, "(me@127.0.0.1) Password: "),
+        ({"password": "s3cret"}, "me@127.0.0.1's password: "),
+    ],
+    ids=["keyboard-interactive", "password"],
+)
 @pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
 def test_who_was_asked_at_a_terminal_is_not_sent_to_one(
-    echo: Peer, tmp_path: Path, home: Path, backend: str
+    echo: Peer, tmp_path: Path, home: Path, backend: str, asks: dict[str, Any], question: str
 ) -> None:
-    with Terminal() as terminal, AskingServer(tmp_path, [PASSWORD]) as server:
+    with Terminal() as terminal, AskingServer(tmp_path, **asks) as server:
         words = [echo.address, "--ssh", server.server, "--known-hosts", server.known_hosts]
         words += ["-F", "none", "--backend", backend]
         with start_program(
@@ -770,11 +778,11 @@ def test_who_was_asked_at_a_terminal_is_not_sent_to_one(
             tty=terminal.name,
             words=words,
         ) as program:
-            terminal.wait_for("(me@127.0.0.1) Password: ")
+            terminal.wait_for(question)
             terminal.type("\x04")
             output, _ = program.communicate(timeout=30)
     assert program.returncode == 1
-    assert "user gave no answer when asked for '" in output
+    assert "user gave no answer when asked for" in output
     assert "at a terminal" not in output and "SSH_ASKPASS" not in output
 
 
