@@ -79,5 +79,19 @@ def test_what_is_learned() -> None:
     assert search.sight is Sight.UNKNOWN and search.next_question == 41.0
 
 
+def test_a_peer_that_libzmq_has_left_is_asked_for_at_once() -> None:
+    pace = Pace(0.1, 0.0)
+    search = Search(5.0)
+    search.asked(5.0)
+    search.found()
+    search.left(5.01)
+    assert search.sight is Sight.UNKNOWN and search.next_question == 5.01
+    search.hurry(5.02, pace)
+    assert search.next_question <= 5.02, "not after RECONNECT_IVL: that is for what was refused"
+    search.refused(5.03, pace, 0.0)
+    search.left(5.04)
+    assert search.sight is Sight.AWAY and search.next_question == 5.13
+
+
 def test_a_libzmq_that_does_not_retry_does_not_come_back() -> None:
     assert Pace(0.0).longest(100) == Pace(-0.001).longest(100) == 0

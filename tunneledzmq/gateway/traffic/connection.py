@@ -56,8 +56,8 @@ class Owner(Protocol):
         """The server has connected to the peer."""
         ...
 
-    def peer_ended(self, connection: Connection) -> None:
-        """The peer sends nothing more."""
+    def peer_ended(self, connection: Connection, *, answers: bool) -> None:
+        """The peer sends nothing more; it may answer libzmq, which has closed."""
         ...
 
     def ended(self, connection: Connection, end: End, reason: str) -> None:
@@ -150,7 +150,7 @@ class Connection:
             self._early = early
             self.last_progress = time.monotonic()
             if self._remote_eof:
-                self._owner.peer_ended(self)
+                self._owner.peer_ended(self, answers=False)
             if self._pending:
                 self._write()
             if self.state == "open":
@@ -344,9 +344,8 @@ class Connection:
             if not self._pending:
                 self.abort(End.PEER)  # of no use to anybody
         else:
-            if not self._left_alone():  # then the peer only answers, and is there for others
-                # Before libzmq is told: it connects again at once.
-                self._owner.peer_ended(self)
+            # Before libzmq is told: it connects again at once.
+            self._owner.peer_ended(self, answers=self._left_alone())
             self._after_write()
 
     def close(self) -> None:

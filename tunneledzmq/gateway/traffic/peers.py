@@ -184,9 +184,9 @@ class Peer:
         """The server has connected to the peer."""
         self._peers.call(partial(self._on_opened, connection))
 
-    def peer_ended(self, connection: Connection) -> None:
+    def peer_ended(self, connection: Connection, *, answers: bool) -> None:
         """The peer sends nothing more."""
-        self._peers.call(partial(self._on_peer_ended, connection))
+        self._peers.call(partial(self._on_peer_ended, connection, answers))
 
     def ended(self, connection: Connection, end: End, reason: str) -> None:
         """A connection is closed."""
@@ -210,11 +210,14 @@ class Peer:
         if self._spare is not None and not self.forwards:
             self._spare.abort()
 
-    def _on_peer_ended(self, connection: Connection) -> None:
+    def _on_peer_ended(self, connection: Connection, answers: bool) -> None:
         if connection in self._open:
             self._open.discard(connection)
             if not self._open:
-                self._lost(time.monotonic())
+                if not answers:
+                    self._lost(time.monotonic())
+                elif not self._wanted:
+                    self._search.left(time.monotonic())
                 self._tell()
 
     def _on_ended(self, connection: Connection, end: End, reason: str) -> None:

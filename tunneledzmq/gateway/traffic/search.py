@@ -37,6 +37,8 @@ class Search:
                                                        to RECONNECT_IVL_MAX
     THERE     the peer ended a connection    UNKNOWN   so that the answer is there after
                                                        RECONNECT_IVL, when libzmq comes back
+    THERE     libzmq ended the last one,     UNKNOWN   at once
+              and no tunnel leads to it
     UNKNOWN,  a new tunnel leads to it       the same  at once, but not sooner than after
     AWAY                                               RECONNECT_IVL since the last question
     ========  =============================  ========  ==================================
@@ -93,6 +95,11 @@ class Search:
             self.sight = Sight.UNKNOWN
             in_time = now + max(0.0, pace.first - round_trip - _LEAD)
             self.next_question = max(in_time, self._asked_at + pace.first)
+
+    def left(self, now: float) -> None:
+        """Note that libzmq has ended the last connection, and not the peer; nobody wants it now."""
+        if self.sight is Sight.THERE:
+            self.restart(now)
 
     def hurry(self, now: float, pace: Pace) -> None:
         """Ask soon: there is a new tunnel, for which libzmq connects at once."""
