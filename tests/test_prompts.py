@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import signal
 import subprocess
 import termios
 import threading
@@ -14,6 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import zmq
 
@@ -547,15 +550,21 @@ class Terminal:
     def echoes(self) -> bool:
         return bool(termios.tcgetattr(self._tty)[3] & termios.ECHO)
 
-    def wait_for(self, text: str) -> None:
-        """Wait until `text` is shown."""
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Wait until `text` is shown, or that often."""
 
         def look() -> bool:
             if select.select([self._user], [], [], 0)[0]:
                 self.shown += os.read(self._user, 4096).decode()
-            return text in self.shown
+            return self.shown.count(text) >= times
 
-        wait_until(look, what=f"{text!r} is shown")
+        wait_until(look, timeout=30, what=f"{text!r} is shown")
+
+    def show_what_is_typed(self) -> None:
+        """Do what a shell does when a job of its own stops."""
+        settings = termios.tcgetattr(self._tty)
+        settings[3] |= termios.ECHO
+        termios.tcsetattr(self._tty, termios.TCSADRAIN, settings)
 
     def type(self, text: str) -> None:
         os.write(self._user, text.encode())
@@ -582,6 +591,18 @@ ON_TERMINAL = """
         except SSHAuthenticationError as exc:
             print(exc)
         assert sock.tunnels == [] or sock.tunnels[0].state == "up"
+    """
+
+ASYNCIO_ON_TERMINAL = """
+    import asyncio, os
+    import tunneledzmq.asyncio
+    os.open(tty, os.O_RDWR)
+    async def main():
+        with tunneledzmq.asyncio.TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+            await sock.connect(addr, ssh=options)
+            await sock.send(b"hello")
+            print((await sock.recv()).decode())
+    asyncio.run(main())
     """
 
 IN_BACKGROUND = """
@@ -623,6 +644,59 @@ def test_the_terminal_is_asked_and_does_not_show_secrets(echo: Peer, tmp_path: P
             assert "s3cret" not in terminal.shown
 
 
+def suspend_and_continue(program: subprocess.Popen[str], terminal: Terminal) -> None:
+    """Do what Ctrl-Z and ``fg`` do; SIGTSTP would not stop a leader of a session."""
+    os.kill(program.pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(program.pid).status() == psutil.STATUS_STOPPED)
+    terminal.show_what_is_typed()
+    os.kill(program.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("source", "backend"),
+    [(ON_TERMINAL, "sshtunnel"), (ON_TERMINAL, "openssh"), (ASYNCIO_ON_TERMINAL, "sshtunnel")],
+    ids=["sshtunnel", "openssh", "asyncio"],
+)
+def test_a_secret_is_hidden_and_asked_for_again_after_ctrl_z(
+    echo: Peer, tmp_path: Path, source: str, backend: str
+) -> None:
+    with Terminal() as terminal, AskingServer(tmp_path, [PASSWORD]) as server:
+        options = arguments_for(server, keyfile=None, backend=backend)
+        with start_program(
+            source, tty=terminal.name, options=options, addr=echo.address
+        ) as program:
+            for times in (1, 2):
+                terminal.wait_for("(me@127.0.0.1) Password: ", times)
+                wait_until(lambda: not terminal.echoes)
+                terminal.type("half a passw")
+                suspend_and_continue(program, terminal)
+            terminal.wait_for("(me@127.0.0.1) Password: ", 3)
+            assert not terminal.echoes
+            terminal.type("s3cret\n")
+            assert finish(program) == "hello\n"
+            terminal.wait_for("\r\n")
+            assert terminal.echoes
+            assert "s3cret" not in terminal.shown and "half" not in terminal.shown
+            assert server.heard == [["s3cret"]]
+
+
+@pytest.mark.parametrize(("key", "outcome"), [("\x03", "interrupted"), ("\x04", "gave no answer")])
+def test_the_terminal_is_left_as_it_was_after_ctrl_z(
+    echo: Peer, tmp_path: Path, key: str, outcome: str
+) -> None:
+    with Terminal() as terminal, AskingServer(tmp_path, [PASSWORD]) as server:
+        options = arguments_for(server, keyfile=None)
+        with start_program(
+            ON_TERMINAL, tty=terminal.name, options=options, addr=echo.address
+        ) as program:
+            terminal.wait_for("(me@127.0.0.1) Password: ")
+            suspend_and_continue(program, terminal)
+            terminal.wait_for("(me@127.0.0.1) Password: ", 2)
+            terminal.type(key)
+            assert outcome in finish(program)
+            assert terminal.echoes
+
+
 @pytest.mark.parametrize("question", [PASSWORD, CODE], ids=["hidden", "shown"])
 def test_ctrl_c_at_the_prompt_interrupts_connect(
     echo: Peer, tmp_path: Path, question: Round
@@ -651,7 +725,8 @@ def test_the_end_of_input_is_no_answer(echo: Peer, tmp_path: Path, question: Rou
             wait_until(lambda: terminal.echoes == question.questions[0][1])
             terminal.type("\x04")
             message = finish(program)
-            assert "gave no answer when asked" in message and "nobody to ask" not in message
+            assert f"gave no answer when asked for '{question.questions[0][0][:-2]}'" in message
+            assert "nobody to ask" not in message and "password=" not in message
             assert terminal.echoes and server.heard == []
 
 
@@ -672,6 +747,43 @@ def test_a_passphrase_that_the_user_does_not_give_is_called_that(
             message = finish(program)
             assert f"The key file {key} is encrypted: the user gave no passphrase for it" in message
             terminal.wait_for(f"Enter passphrase for key '{key}': \r\n")
+
+
+CHECK_ON_TERMINAL = """
+    import os
+    os.open(tty, os.O_RDWR)
+    from tunneledzmq.check import main
+    sys.exit(main(words))
+    """
+
+
+@pytest.mark.parametrize(
+    ("asks", "question"),
+    [
+        ({"rounds": [PASSWORD]}, "(me@127.0.0.1) Password: "),
+        ({"password": "s3cret"}, "me@127.0.0.1's password: "),
+    ],
+    ids=["keyboard-interactive", "password"],
+)
+@pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
+def test_who_was_asked_at_a_terminal_is_not_sent_to_one(
+    echo: Peer, tmp_path: Path, home: Path, backend: str, asks: dict[str, Any], question: str
+) -> None:
+    with Terminal() as terminal, AskingServer(tmp_path, **asks) as server:
+        words = [echo.address, "--ssh", server.server, "--known-hosts", server.known_hosts]
+        words += ["-F", "none", "--backend", backend]
+        with start_program(
+            CHECK_ON_TERMINAL,
+            prefix=["env", "-u", "SSH_AUTH_SOCK", "COLUMNS=1000"],
+            tty=terminal.name,
+            words=words,
+        ) as program:
+            terminal.wait_for(question)
+            terminal.type("\x04")
+            output, _ = program.communicate(timeout=30)
+    assert program.returncode == 1
+    assert "user gave no answer when asked for" in output
+    assert "at a terminal" not in output and "SSH_ASKPASS" not in output
 
 
 def test_a_program_in_the_background_does_not_take_the_terminal(echo: Peer, tmp_path: Path) -> None:
@@ -749,6 +861,41 @@ def test_a_window_that_is_closed_is_no_answer(echo: Peer, tmp_path: Path) -> Non
         output = run_program(ASKED, prefix=prefix, options=options, addr=echo.address)
         assert server.heard == []
     assert "gave no answer when asked" in output
+
+
+@pytest.mark.parametrize("backend", ["sshtunnel", "openssh"])
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [(None, errno.ENOENT), (0o600, errno.EACCES)],
+    ids=["missing", "not executable"],
+)
+def test_a_window_that_cannot_be_opened_is_told(
+    echo: Peer, tmp_path: Path, backend: str, mode: int | None, why: int
+) -> None:
+    path = tmp_path / "ask\n pass"
+    if mode is not None:
+        path.touch(mode)
+    prefix = ["env", "SSH_ASKPASS_REQUIRE=force", f"SSH_ASKPASS={path}"]
+    with AskingServer(tmp_path, [PASSWORD]) as server:
+        options = arguments_for(server, keyfile=None, backend=backend)
+        output = run_program(ASKED, prefix=prefix, options=options, addr=echo.address)
+        assert server.heard == []
+    program = str(path).replace("\n", "\\012")
+    assert f"SSH_ASKPASS={program} cannot be run: {os.strerror(why)}" in output
+    assert "prompt=" not in output and "password=" not in output
+
+
+def test_a_key_that_no_window_opens_is_passed_over(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path, home: Path
+) -> None:
+    openssh.authorize(generate_key(home / ".ssh" / "id_ed25519", passphrase="open sesame"))
+    openssh.authorize(generate_key(home / ".ssh" / "id_rsa", "ssh-rsa"))
+    prefix = ["env", "SSH_ASKPASS_REQUIRE=force", f"SSH_ASKPASS={tmp_path / 'missing'}"]
+    options = arguments_for(openssh, keyfile=None)
+    first = "import logging, sys; logging.basicConfig(stream=sys.stdout)\n"
+    output = run_program(ASKED, first=first, prefix=prefix, options=options, addr=echo.address)
+    assert f"is encrypted: SSH_ASKPASS={tmp_path / 'missing'} cannot be run" in output
+    assert output.endswith("let in\n")
 
 
 @pytest.mark.parametrize("require", ["force", "prefer"])

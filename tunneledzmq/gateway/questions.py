@@ -41,6 +41,8 @@ class Questions:
         self._step_done_at = self._began
         self.declined = False
         """Whether the user was asked, and ended the input instead of an answer (Ctrl-D)."""
+        self.hindrance = ""
+        """Why the user could not be asked, where there is a way that failed."""
 
     @property
     def elapsed(self) -> float:
@@ -76,6 +78,7 @@ class Questions:
             raise LoginError(**answer["error"])
         value: str | None = answer.get("value")
         self.declined = answer.get("declined", False)
+        self.hindrance = answer.get("hindrance", "")
         return value
 
     def hop(self, login: Login) -> str:

@@ -12,7 +12,7 @@ from ..exceptions import SSHAuthenticationError, SSHConnectionError, TunnelError
 from ..shared.control import ControlChannel, How, Message
 from ..shared.system.leg import whose
 from ..tunnel import GivenUp, Handle, Tunnel
-from .prompt import EndOfInput, ask_user
+from .prompt import CannotAsk, EndOfInput, ask_user
 from .records import settle
 from .reply import Call, Interrupted, Reply
 
@@ -116,6 +116,8 @@ class Answers:
             answer["error"] = _describe(exc)
         except EndOfInput:
             answer["declined"] = True
+        except CannotAsk as exc:
+            answer["hindrance"] = str(exc)
         except GivenUp:
             pass  # the gateway that asked has ended
         except Interrupted:

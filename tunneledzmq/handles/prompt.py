@@ -11,12 +11,17 @@ from typing import Any
 
 from ..shared.environment import environment_of_others
 from ..shared.system.terminal import ask_on_terminal
+from ..shared.text import printable
 
-__all__ = ["EndOfInput", "ask_user"]
+__all__ = ["CannotAsk", "EndOfInput", "ask_user"]
 
 
 class EndOfInput(Exception):
     """The user was asked, and gave no answer (Ctrl-D, or a window that was closed)."""
+
+
+class CannotAsk(Exception):
+    """The program that was to ask the user cannot be run, and why."""
 
 
 def ask_user(text: str, echo: bool) -> str | None:
@@ -30,6 +35,7 @@ def ask_user(text: str, echo: bool) -> str | None:
 
     Raises:
         EndOfInput: there was, and gave none.
+        CannotAsk: the program that was to ask cannot be run.
     """
     require = os.environ.get("SSH_ASKPASS_REQUIRE", "").lower()
     program = _askpass(require)
@@ -57,7 +63,7 @@ def _askpass(require: str) -> str | None:
     return os.environ.get("SSH_ASKPASS") or shutil.which("ssh-askpass")
 
 
-def _ask_by(program: str, text: str) -> str | None:
+def _ask_by(program: str, text: str) -> str:
     import subprocess  # not before it is needed: it takes 20 ms
 
     try:
@@ -68,8 +74,9 @@ def _ask_by(program: str, text: str) -> str | None:
             env=environment_of_others(),
             check=False,
         )
-    except OSError:
-        return None
+    except OSError as exc:
+        why = exc.strerror or exc
+        raise CannotAsk(f"SSH_ASKPASS={printable(program)} cannot be run: {why}") from exc
     if done.returncode:
         raise EndOfInput
     said = done.stdout.decode(errors="replace")

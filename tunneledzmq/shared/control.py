@@ -11,7 +11,8 @@ type       further members                                            meaning
                                                                       ``again`` after a restart
 ``close``  ``id``, ``linger`` (ms, -1 for ever), ``how`` (`How`)      libzmq gives it up
 ``stats``  ``id``, ``serial``                                         ask for counters
-``answer`` ``serial``, and ``value`` or ``error``                     to ``ask``
+``answer`` ``serial``, and ``value``, ``error``, ``declined`` (the    to ``ask``
+\          user gave none) or ``hindrance`` (it could not be asked)
 ``ping``   ``serial``                                                 how far is the server?
 ``tock``   \                                                          answer to ``tick``
 =========  =========================================================  ==========================

@@ -296,9 +296,11 @@ class _Attempt:
                 f"start an ssh-agent with a key{wants}"
             )
         elif not self._tried:
+            # Who was asked already, or cannot be, is not told how to be asked.
+            asked = self._questions.declined or self._questions.hindrance
             text = (
-                f"no key and no password to log in as {user}: pass keyfile= or password=, or "
-                f"start an ssh-agent with a key{wants}"
+                f"no key and no password to log in as {user}: pass keyfile="
+                f"{'' if asked else ' or password='}, or start an ssh-agent with a key{wants}"
             )
         elif typed.intersection(self._tried):
             text = (

@@ -117,7 +117,9 @@ class Passwords:
         responses = []
         for text, echo in request.prompts:
             said, self._said = self._said, ""
-            answer = self._ask(f"{said}({self._who}) {_display(text)}", "an answer", echo=echo)
+            asked = printable(text).strip().rstrip(":")
+            what = repr(asked) if asked else "an answer"
+            answer = self._ask(f"{said}({self._who}) {_display(text)}", what, echo=echo)
             if answer is None:
                 return None
             if wants_password or asks_password(text, echo):
@@ -161,7 +163,7 @@ class Passwords:
         else:
             if self._login.number_of_password_prompts:
                 raise failure
-        why = "pass passphrase= or prompt="
+        why = self._questions.hindrance or "pass passphrase= or prompt="
         if self._questions.declined:
             why = "the user gave no passphrase for it"
         raise KeyFileError(errno.EACCES, f"the key file {file.path} is encrypted: {why}")
@@ -171,16 +173,16 @@ class Passwords:
             text, self._again = f"{WRONG_PASSWORD}\n{text}", False
         if not self._login.batch_mode:
             answer = self._questions.prompt(text, echo=echo)
-            nobody = "There is nobody to ask"
-            if self._questions.declined:
-                nobody = "The user gave no answer when asked"
             instead = "password= or prompt=" if what == "password" else "prompt="
+            why = self._questions.hindrance or f"pass {instead}"
+            problem = f"There is nobody to ask for {what}: {why}"
+            if self._questions.declined:
+                problem = f"The user gave no answer when asked for {what}"
         else:
             answer = None
-            nobody = "BatchMode=yes forbids to ask"
-            instead = "password="
+            problem = f"BatchMode=yes forbids to ask for {what}: pass password="
         if answer is None and what is not None:
-            self.problems.append(f"{nobody} for {what}: pass {instead}")
+            self.problems.append(problem)
         return answer
 
 

@@ -192,10 +192,10 @@ class Answers:
             else "pass password= or prompt=, or a key that opens without"
         )
         asked = printable(text).strip().rstrip(":")[:_MAX_SHOWN]
-        nobody = f"there is nobody to ask for {asked!r}"
+        nobody = f"there is nobody to ask for {asked!r}: {self._questions.hindrance or advice}"
         if self._questions.declined:
             nobody = f"the user gave no answer when asked for {asked!r}"
-        return self._login.no_entry(errno.EACCES, with_notes(f"{nobody}: {advice}", notes))
+        return self._login.no_entry(errno.EACCES, with_notes(nobody, notes))
 
     def _passphrase(self, path: str, text: str) -> str | None:
         named = next((k for k in self._login.keyfiles or () if k[:_SHOWN] == path[:_SHOWN]), None)
@@ -208,7 +208,7 @@ class Answers:
                     errno.EACCES, f"the passphrase for the key file {named} is wrong"
                 )
             name = named or path
-            why = "pass passphrase= or prompt="
+            why = self._questions.hindrance or "pass passphrase= or prompt="
             if self._questions.declined:
                 why = "the user gave no passphrase for it"
             self.skipped.append(f"the key file {name} is encrypted: {why}")
