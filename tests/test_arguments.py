@@ -109,6 +109,13 @@ def test_what_is_wrong_with_an_ssh_is_told(ctx: TunneledContext, ssh: str, says:
         ctx.socket(zmq.REQ).connect("tcp://127.0.0.1:5555", ssh=ssh)
 
 
+@pytest.mark.parametrize("name", ["keyfile", "known_hosts"])
+@pytest.mark.parametrize("nothing", [(), [], "", [""]])
+def test_no_path_at_all_is_called_that(name: str, nothing: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is empty: leave it out for the"):
+        SSHOptions("bastion", **{name: nothing})
+
+
 @pytest.mark.parametrize("ssh", [22, b"me@host", True, object(), [22], {"me@host"}])
 def test_an_ssh_of_another_type(ctx: TunneledContext, ssh: Any) -> None:
     with pytest.raises(TypeError):

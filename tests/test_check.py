@@ -251,6 +251,17 @@ def test_no_word_is_taken_apart(
     assert capsys.readouterr().out == f"{shown}\n"
 
 
+def test_commands_stand_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    detail = "No key. The key file a is open: chmod 600 a; the key file b is open: chmod 600 'b c'"
+    PlainShow().step(Outcome("authenticate", False, 0.0, detail))
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "    No key. The key file a is open:",
+        "      chmod 600 a",
+        "    the key file b is open:",
+        "      chmod 600 'b c'",
+    ]
+
+
 def test_an_error_is_wrapped_too() -> None:
     errors = check("me@host", "--ssh", "tcp://127.0.0.1:1", columns=60).stderr
     assert errors.endswith(

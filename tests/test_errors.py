@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 import threading
 import time
@@ -305,6 +306,29 @@ def test_a_changed_host_key(
         assert f"ssh-keygen -f {known_hosts} -R " in caught.value.strerror.replace('"', "")
     assert isinstance(caught.value, HostKeyError)
     assert_usable(sock, echo, openssh_options)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="not everybody may make links")
+def test_accept_new_warns_where_the_key_cannot_be_written_down(
+    ctx: TunneledContext,
+    openssh: OpenSSHServer,
+    echo: Peer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    known_hosts = tmp_path / "known_hosts"
+    known_hosts.symlink_to(tmp_path / "missing" / "known_hosts")
+    options = options_for(
+        openssh, known_hosts=str(known_hosts), strict_host_key_checking="accept-new"
+    )
+    with caplog.at_level(logging.WARNING, "tunneledzmq"):
+        with ctx.socket(zmq.REQ) as sock:
+            sock.connect(echo.address, ssh=options)
+            round_trip(sock)
+        wait_until(lambda: "the host key was not added to known_hosts: " in caplog.text)
+    [record] = [record for record in caplog.records if "known_hosts" in record.getMessage()]
+    assert record.levelno == logging.WARNING
+    assert openssh.server in record.getMessage() and str(tmp_path) in record.getMessage()
 
 
 def test_a_traceback_shows_the_program_and_little_else(

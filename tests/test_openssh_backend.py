@@ -22,6 +22,8 @@ import pytest
 import zmq
 
 from tests import leaks, logins
+from tests.conftest import OwningContext
+from tests.deadline import ending
 from tests.faults.injection import (
     discard_answers,
     kill_gateway,
@@ -43,6 +45,7 @@ from tunneledzmq import (
     UnknownHostKeyError,
 )
 from tunneledzmq.demo.server import EmbeddedServer
+from tunneledzmq.gateway.openssh.channel import Channel
 
 Remote = Callable[..., Peer]
 
@@ -191,6 +194,24 @@ def test_a_proxy_command_ends_with_its_tunnel_whatever_it_does(
         proxies = [p for p in leaks.processes(str(script)) if p.name().startswith("python")]
         assert proxies
     assert psutil.wait_procs(proxies, timeout=5)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("echo {boom} >&2; exit 3", "failed ({boom}): run it by hand to see why"),
+        ("read -r line", "failed: run it by hand to see why. If it does connect, what listens"),
+    ],
+)
+def test_a_proxy_command_that_fails_is_told(
+    ctx: TunneledContext, config: Callable[..., SSHOptions], command: str, says: str
+) -> None:
+    options = config(f"ProxyCommand sh -c '{command}' %h")
+    sock = ctx.socket(zmq.REQ)
+    with pytest.raises(SSHConnectionError) as caught:
+        sock.connect("tcp://127.0.0.1:1", ssh=options)
+    assert f"ProxyCommand \"sh -c '{command}' 127.0.0.1\" {says}" in str(caught.value)
+    assert ("MaxStartups" in str(caught.value)) is ("boom" not in command)
 
 
 def test_a_condition_that_outlives_its_ssh_is_not_waited_for(
@@ -566,6 +587,24 @@ def test_a_hundred_sockets_connect_at_once(
     for sock in socks:
         sock.close()
     collector.wait_for(messages=100)
+
+
+def test_descriptors_that_are_missing_here_are_not_the_servers_fault(
+    config: Callable[..., SSHOptions], echo: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_descriptors(channel: Channel) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with ending(OwningContext(isolate=False)) as ctx, ctx.socket(zmq.REQ) as sock:
+        monkeypatch.setattr(Channel, "start", out_of_descriptors)
+        sock.connect(echo.address, ssh=config())
+        [tunnel] = sock.tunnels
+        wait_until(lambda: tunnel.last_error is not None)
+        assert "cannot ask ssh for a channel: Too many open files" in str(tunnel.last_error)
+        assert "raise the limit of open files (ulimit -n)" in str(tunnel.last_error)
+        assert "the server" not in str(tunnel.last_error)
+        monkeypatch.undo()
+        round_trip(sock)
 
 
 def test_a_reader_that_stops_holds_up_its_own_direction_only(

@@ -1,8 +1,12 @@
-"""A locked key that nobody opens is passed over, as ssh does, and what comes after it is tried."""
+"""A key that cannot be used is passed over, as ssh does, and what comes after it is tried.
+
+It is locked and nobody opens it, or others may read it.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +17,7 @@ import zmq
 from tests.accounts import may_make_accounts, temporary_account
 from tests.logins import entry_for, options_for
 from tests.peers import Peer, round_trip
+from tests.polling import wait_until
 from tests.sshd import OpenSSHServer, generate_key, public_key
 from tunneledzmq import SSHAuthenticationError, SSHOptions, TunneledContext
 
@@ -113,7 +118,7 @@ def test_what_was_passed_over_is_told_where_nothing_else_lets_in(
     for keys in ([locked], [locked, stranger], [stranger, locked]):
         with ctx.socket(zmq.REQ) as sock, pytest.raises(SSHAuthenticationError) as caught:
             sock.connect(echo.address, ssh=options_for(openssh, keyfile=keys, prompt=prompt))
-        assert f"the key file {locked} is encrypted: pass passphrase= or prompt=" in str(
+        assert f"The key file {locked} is encrypted: pass passphrase= or prompt=" in str(
             caught.value
         )
 
@@ -128,7 +133,7 @@ def test_a_default_key_that_the_server_takes_and_nobody_opens_is_the_cause(
     with ctx.socket(zmq.REQ) as sock, pytest.raises(SSHAuthenticationError) as caught:
         sock.connect(echo.address, ssh=options)
     message = str(caught.value)
-    assert f"the key file {keyfile} is encrypted: pass passphrase= or prompt=" in message
+    assert f"The key file {keyfile} is encrypted: pass passphrase= or prompt=" in message
     assert "authorized_keys" not in message
     if backend == "sshtunnel":
         assert f"would let {openssh.user!r} in with {keyfile}" in message
@@ -145,3 +150,51 @@ def test_a_passphrase_of_the_programs_that_is_wrong_is_an_error(
         ),
     ):
         sock.connect(echo.address, ssh=options)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files have no modes")
+def test_a_key_file_that_others_may_read_is_told(
+    ctx: TunneledContext, echo: Peer, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = "the key file {} can be read by others"
+    keys = [home / ".ssh" / "id_rsa", home / ".ssh" / "id_ed25519"]
+    with OpenSSHServer(PasswordAuthentication="yes", KbdInteractiveAuthentication="yes") as server:
+        for key in keys:
+            server.authorize(generate_key(key, "ssh-rsa" if "rsa" in key.name else "ssh-ed25519"))
+            key.chmod(0o644)
+        options = options_for(server, keyfile=None)
+        with (
+            caplog.at_level(logging.WARNING, "tunneledzmq"),
+            ctx.socket(zmq.REQ) as sock,
+            pytest.raises(SSHAuthenticationError) as caught,
+        ):
+            sock.connect(echo.address, ssh=options)
+        for key in keys:
+            wait_until(lambda key=key: told.format(key) in caplog.text)
+        # To be copied: neither has a sentence after it.
+        text = str(caught.value)
+        assert "nobody to ask for" in text and "; the key file" in text
+        assert re.search(r"\. The key file \S+ can be read by others", text)
+        assert re.search(rf"chmod 600 {home}/.ssh/id_\w+; ", text)
+        assert re.search(rf"chmod 600 {home}/.ssh/id_\w+$", text)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files have no modes")
+def test_a_key_file_that_others_may_read_is_told_where_another_one_lets_in(
+    ctx: TunneledContext,
+    openssh: OpenSSHServer,
+    echo: Peer,
+    tmp_path: Path,
+    config: Callable[..., Path],
+    backend: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    other = generate_key(tmp_path / "other")
+    openssh.authorize(other)
+    other.chmod(0o644)
+    config(f"IdentityFile {other}\n", entry_for("name", openssh))
+    with caplog.at_level(logging.WARNING, "tunneledzmq"):
+        assert_lets_in(ctx, SSHOptions("name", backend=backend), echo)
+        wait_until(lambda: f"chmod 600 {other}" in caplog.text)
+    [record] = [record for record in caplog.records if "chmod" in record.getMessage()]
+    assert record.levelno == logging.WARNING and openssh.server in record.getMessage()

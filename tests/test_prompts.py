@@ -748,7 +748,7 @@ def test_a_passphrase_that_the_user_does_not_give_is_called_that(
             wait_until(lambda: not terminal.echoes)
             terminal.type("\x04")
             message = finish(program)
-            assert f"the key file {key} is encrypted: the user gave no passphrase for it" in message
+            assert f"The key file {key} is encrypted: the user gave no passphrase for it" in message
             terminal.wait_for(f"Enter passphrase for key '{key}': \r\n")
 
 

@@ -129,6 +129,10 @@ def test_a_command_that_fails_is_told(
     assert time.monotonic() - start < 6
     assert str(caught.value).startswith(openssh.server)
     assert says in str(caught.value)
+    # Of a server nothing is known where the command has failed by itself.
+    by_hand = says.startswith(("(exit status", "(killed")) and says != "(exit status 0)"
+    assert str(caught.value).endswith(": run it by hand to see why") is by_hand
+    assert ("MaxStartups" in str(caught.value)) is (says == "(exit status 0)")
 
 
 def test_a_command_that_says_nothing_is_given_up(

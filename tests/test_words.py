@@ -79,6 +79,7 @@ def test_the_command_line_has_what_they_are_called() -> None:
             "no answer within connect_timeout (10 s): is",
             "no answer within 10 s (--connect-timeout): is",
         ),
+        ("keyfile is empty: leave it out", "-i is empty: leave it out"),
         ("connect_timeout must be above 0, not -1", "--connect-timeout must be above 0, not -1"),
         (
             "the key file id is encrypted: pass passphrase= or prompt=",

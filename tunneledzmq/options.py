@@ -254,6 +254,13 @@ def _hops(jump: SSHLike | None) -> tuple[str | SSHOptions, ...]:
     return tuple(jump)
 
 
+# What there is without paths.
+_DEFAULT_PATHS = {
+    "keyfile": "the agent's keys and the default ones",
+    "known_hosts": "the default files",
+}
+
+
 def _paths(name: str, value: Paths | None) -> tuple[str, ...] | None:
     if value is None:
         return None
@@ -261,7 +268,9 @@ def _paths(name: str, value: Paths | None) -> tuple[str, ...] | None:
     if isinstance(value, (str, os.PathLike)):
         value = [value]
     items = [_path(name, item, what) for item in _items(name, value, what)]
-    if not items or not all(items):
+    if not any(items):
+        raise ValueError(f"{name} is empty: leave it out for {_DEFAULT_PATHS[name]}")
+    if not all(items):
         raise ValueError(f"{name} must be {what}, not {value!r}")
     return tuple(items)
 

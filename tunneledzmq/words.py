@@ -60,7 +60,7 @@ _PHRASES = (
     (r"are (?:the address|addr) and (ssh|jump)= ", r"are the address and \1= "),
 )
 
-_NAME = rf"(?<![\w-])({'|'.join(FLAGS)})(?:=(\w|(?=['\"]))?|(?= must be ))"
+_NAME = rf"(?<![\w-])({'|'.join(FLAGS)})(?:=(\w|(?=['\"]))?|(?= must be | is empty: ))"
 
 _speaks_of_flags = False
 

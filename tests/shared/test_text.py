@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunneledzmq.shared.text import printable, sentences
+from tunneledzmq.shared.text import printable, sentences, with_notes
 
 
 def test_what_can_be_read_is_kept() -> None:
@@ -32,6 +32,18 @@ def test_whatever_it_is(text: str | bytes, limit: int, lines: bool) -> None:
     assert all(c.isprintable() or (lines and c in "\n\t") for c in shown)
     assert printable(shown, limit + 3, lines=lines) == shown
     shown.encode()
+
+
+def test_nothing_follows_a_command_that_is_to_be_copied() -> None:
+    keys = ["the key file a is open: chmod 600 a", "the key file b is open: chmod 600 b"]
+    assert with_notes("Is it right?", [keys[0], "the agent is silent", keys[0]]) == (
+        "Is it right? The agent is silent. The key file a is open: chmod 600 a"
+    )
+    assert with_notes("No key", ["/b: it has expired", *keys, "Nobody is there"]) == (
+        "No key. /b: it has expired. Nobody is there. The key file a is open: chmod 600 a; "
+        "the key file b is open: chmod 600 b"
+    )
+    assert with_notes("No key", []) == "No key"
 
 
 def test_sentences_are_joined_as_people_do() -> None:

@@ -144,7 +144,8 @@ def _lines(mark: str, outcome: Outcome, width: int | None) -> list[str]:
         return _wrapped(head + outcome.detail, width, " " * (len(head) if fits else 4))
     lines = [head.rstrip()]
     for text, command in _COMMAND.findall(outcome.detail):
-        lines += _wrapped(f"    {text.strip()}", width, "    ") if text.strip() else []
+        text = text.removeprefix("; ").strip()
+        lines += _wrapped(f"    {text}", width, "    ") if text else []
         # To be copied: never taken apart.
         lines += [f"      {command}"] if command else []
     return lines

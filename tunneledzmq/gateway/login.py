@@ -9,7 +9,7 @@ from typing import Any
 
 from ..shared.system.account import user_name
 
-__all__ = ["HUNG_UP", "Learned", "Login", "LoginError", "Request", "local_user"]
+__all__ = ["BY_HAND", "HUNG_UP", "Learned", "Login", "LoginError", "Request", "local_user"]
 
 
 class LoginError(Exception):
@@ -224,6 +224,9 @@ HUNG_UP = (
     "many logins at once (MaxStartups), or is this address banned there (fail2ban, "
     "PerSourcePenalties)? Its log tells. Or is the port another service's?"
 )
+
+# What to do about a ProxyCommand that has failed.
+BY_HAND = "run it by hand to see why"
 
 # By the last step that was done.
 _TIMED_OUT = {

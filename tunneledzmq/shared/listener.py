@@ -7,6 +7,7 @@ import socket
 import stat
 from contextlib import suppress
 
+from .system.advice import raise_limit
 from .system.leg import AF_UNIX
 from .system.ports import before_listen, claim_port
 
@@ -116,5 +117,5 @@ def cannot_listen(server: str, local: str, error: OSError) -> str:
     """Say that a local endpoint cannot be had, and what to do about it."""
     return (
         f"{server}: cannot listen on {local} for the local leg: "
-        f"{error.strerror or error}; local= takes another endpoint"
+        f"{error.strerror or error}; {raise_limit(error) or 'local= takes another endpoint'}"
     )

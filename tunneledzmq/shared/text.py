@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["DISPLAY_LIMIT", "because", "printable", "sentences"]
+from collections.abc import Iterable
+
+__all__ = ["DISPLAY_LIMIT", "because", "printable", "sentences", "with_notes"]
 
 _LIMIT = 400
 
 DISPLAY_LIMIT = 4000
 """Characters of what a person is to read, or to debug: a question, a line of paramiko's log."""
+
+# With what a note on a key file that others may read ends.
+_COMMAND = ": chmod "
 
 # How bytes that are no UTF-8 look after decoding with "surrogateescape".
 _ESCAPED = range(0xDC80, 0xDD00)
@@ -43,9 +48,26 @@ def sentences(*parts: str) -> str:
     return " ".join([*ended, last])
 
 
+def with_notes(text: str, notes: Iterable[str]) -> str:
+    """Add notes to a message, each once, as sentences.
+
+    Those that end with a command are the last: it is to be copied, and nothing may stick to it.
+    """
+    plain: list[str] = []
+    commands: list[str] = []
+    for note in dict.fromkeys(notes):
+        (commands if _COMMAND in note else plain).append(note)
+    return sentences(text, *map(_capitalized, plain), _capitalized("; ".join(commands)))
+
+
 def because(text: str, reason: str) -> str:
     """Return `text` with a reason, if there is one."""
     return f"{text}: {reason}" if reason else text
+
+
+def _capitalized(text: str) -> str:
+    # Others begin with a path.
+    return f"T{text[1:]}" if text.startswith("the ") else text
 
 
 def _octal(character: str) -> str:

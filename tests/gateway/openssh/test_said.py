@@ -50,6 +50,16 @@ def test_what_has_been_done_is_told_once() -> None:
     assert said.steps() == []
 
 
+def test_an_ssh_for_hops_is_no_proxy_command_of_the_users() -> None:
+    said = Said()
+    said.add(b"debug1: Executing proxy command: exec nc box 22\r\n")
+    assert said.proxy_command == "nc box 22"
+    said = Said()
+    said.add(b"debug1: Setting implicit ProxyCommand from ProxyJump: ssh -W '[%h]:%p' hop\r\n")
+    said.add(b"debug1: Executing proxy command: exec ssh -W '[box]:22' hop\r\n")
+    assert not said.proxy_command
+
+
 def test_a_refusal_is_that_of_its_own_address() -> None:
     said = said_by("debug1: channel_connect_stdio_fwd: 10.0.0.1:5555")
     for line in (

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import paramiko
 
-from ...shared.text import printable, sentences
+from ...shared.text import printable, with_notes
 from ..login import Learned, Login, LoginError
 from ..questions import Questions
 from .agent import Agent, AgentError, AgentTimeout
@@ -314,10 +314,9 @@ class _Attempt:
             )
         if not self._trusted and typed.intersection(self._allowed):
             self._problems.append("no password is sent, since its host key has changed")
-        problems = [*self._problems, *self._passwords.problems]
         return self._login.no_entry(
             errno.EACCES,
-            sentences(text, *dict.fromkeys(problems)),
+            with_notes(text, [*self._problems, *self._passwords.problems]),
             passing=self._identities.agent_silent,
         )
 

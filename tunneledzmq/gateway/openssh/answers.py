@@ -10,7 +10,7 @@ import shlex
 import socket
 from contextlib import suppress
 
-from ...shared.text import printable
+from ...shared.text import printable, with_notes
 from ..auth.passwords import (
     WRONG_PASSPHRASE,
     WRONG_PASSWORD,
@@ -21,7 +21,7 @@ from ..login import LoginError
 from ..questions import Questions
 from ..sshtunnel.identification import ZMTP, ZMTP_THERE
 from .command import OpenSSHLogin, helper_command
-from .errors import unknown_host_key
+from .errors import unknown_host_key, unusable_keyfiles
 from .hops import Hops
 from .said import Said
 
@@ -173,12 +173,17 @@ class Answers:
         return self._login.no_trust(errno.EACCES, f"the host key is not accepted: {asked}")
 
     def _unanswered(self, text: str, of_hop: bool) -> LoginError:
+        named = self._login.keyfiles or ()
+        notes = [*self.skipped, *unusable_keyfiles(self._said, named)]
         given = "password" in self._given and self._login.password is not None
         if given and not of_hop:
             return self._login.no_entry(
                 errno.EACCES,
-                f"the server did not let {self._login.user!r} in with the password, and there is "
-                "nobody to ask for another one",
+                with_notes(
+                    f"the server did not let {self._login.user!r} in with the password, and there "
+                    "is nobody to ask for another one",
+                    notes,
+                ),
             )
         advice = (
             "it is a hop's, which the password is not for: pass prompt=, or SSHOptions with a "
@@ -190,8 +195,7 @@ class Answers:
         nobody = f"there is nobody to ask for {asked!r}: {self._questions.hindrance or advice}"
         if self._questions.declined:
             nobody = f"the user gave no answer when asked for {asked!r}"
-        locked = "".join(f". {problem}" for problem in dict.fromkeys(self.skipped))
-        return self._login.no_entry(errno.EACCES, f"{nobody}{locked}")
+        return self._login.no_entry(errno.EACCES, with_notes(nobody, notes))
 
     def _passphrase(self, path: str, text: str) -> str | None:
         named = next((k for k in self._login.keyfiles or () if k[:_SHOWN] == path[:_SHOWN]), None)

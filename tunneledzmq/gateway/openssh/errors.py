@@ -6,15 +6,16 @@ import errno
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from ...shared.system.account import readable_by_others
-from ..login import HUNG_UP, Login, LoginError
+from ...shared.text import with_notes
+from ..login import BY_HAND, HUNG_UP, Login, LoginError
 from ..trust.host_key import ask_authority, ask_for_scan, name_files
 from ..trust.known_hosts import KnownHosts
 from .said import Said
 
-__all__ = ["changed_host_key", "login_error", "unknown_host_key"]
+__all__ = ["changed_host_key", "login_error", "unknown_host_key", "unusable_keyfiles"]
 
 
 def login_error(
@@ -115,13 +116,15 @@ def _host_key_error(login: Login, said: Said) -> LoginError | None:
 def _authentication_error(
     login: Login, said: Said, skipped: Sequence[str], *, told: bool
 ) -> LoginError | None:
-    unusable = [*skipped, *_unusable_keyfiles(login.keyfiles or (), said)]
-    advice = "".join(f"; {text}" for text in dict.fromkeys(unusable))
+    notes = [*skipped, *unusable_keyfiles(said, login.keyfiles or ())]
     if broken := said.find(r"Received disconnect from .*: ?(Too many authentication failures).*"):
         return login.no_entry(
             errno.EACCES,
-            f"the server broke the login off: {broken[1]}; with many keys in the agent, name the "
-            f"right one with keyfile= and set agent=False{advice}",
+            with_notes(
+                f"the server broke the login off: {broken[1]}; with many keys in the agent, name "
+                "the right one with keyfile= and set agent=False",
+                notes,
+            ),
         )
     if denied := said.find(r"(.+): Permission denied \(([!-~]*)\)\."):
         who = login.user if denied[1] == f"{login.user}@{login.host}" else denied[1]
@@ -134,22 +137,34 @@ def _authentication_error(
             question = "Are the password and the user name right?"
         return login.no_entry(
             errno.EACCES,
-            f"the server did not let {who!r} in with {tried}; it accepts {denied[2]}. "
-            f"{question}{advice}",
+            with_notes(
+                f"the server did not let {who!r} in with {tried}; it accepts {denied[2]}. "
+                f"{question}",
+                notes,
+            ),
         )
     return None
 
 
-def _unusable_keyfiles(paths: Iterable[str], said: Said) -> Iterable[str]:
-    """Say why ssh has passed key files over, of which we know that it has."""
-    for path in paths:
+def unusable_keyfiles(said: Said, named: Sequence[str] = ()) -> Iterator[str]:
+    """Say why ssh has passed key files over, of which we know that it has.
+
+    Args:
+        said: what it has said.
+        named: those that the program named.
+    """
+    for path in dict.fromkeys([*named, *said.identity_files]):
         try:
             status = os.stat(path)
         except OSError:
             continue  # of a key in the agent
-        if readable_by_others(status):
-            yield f"the key file {path} can be read by others: chmod 600 {shlex.quote(path)}"
-        elif unusable := said.find(rf'Load key "{re.escape(path)}": (.*)'):
+        ignored = said.find(rf"Permissions \d+ for '{re.escape(path)}' are too open\.")
+        if readable_by_others(status) and (ignored or path in named):
+            yield (
+                f"the key file {path} can be read by others, so it is not used: "
+                f"chmod 600 {shlex.quote(path)}"
+            )
+        elif path in named and (unusable := said.find(rf'Load key "{re.escape(path)}": (.*)')):
             yield f"the key file {path} cannot be used: {unusable[1]}"
 
 
@@ -170,6 +185,11 @@ _NO_WAY = (
     (r"(.*(?:[Bb]ad configuration option|Bad SSH2).*)", errno.EINVAL, "ssh does not take it: {}"),
 )
 
+# How it says that the connection has ended before there was a session.
+_OF_HANGING_UP = re.compile(
+    r"kex_exchange_identification: |banner exchange: |(?:ssh_dispatch_run_fatal: )?Connection "
+)
+
 # What it says when there is no speaking with the server.
 _NO_SPEAKING = (
     (
@@ -179,7 +199,7 @@ _NO_SPEAKING = (
     ),
     (
         r"(?:kex_exchange_identification|banner exchange): "
-        r"(?:.*Connection closed by remote host.*|.*Connection reset by peer.*)",
+        r".*(?:Connection closed by remote host|Connection reset by peer|Broken pipe).*",
         errno.EPROTO,
         HUNG_UP,
     ),
@@ -217,6 +237,15 @@ def _filled(text: str, match: re.Match[str]) -> str:
     return text.format(*match.groups(), advice=advice)
 
 
+def _hung_up(said: Said) -> str:
+    if not said.proxy_command:
+        return HUNG_UP
+    # ssh tells nobody how its command has ended, which may have said so itself.
+    words = "; ".join([line for line in said.own_lines if not _OF_HANGING_UP.match(line)][-3:])
+    text = f"ProxyCommand {said.proxy_command!r} failed{f' ({words})' if words else ''}: {BY_HAND}"
+    return text if words else f"{text}. If it does connect, {HUNG_UP}"
+
+
 def _connection_error(login: Login, said: Said, hops: Sequence[Said]) -> LoginError:
     refused = (hop.find(r"channel \d+: open failed: (.*)") for hop in hops)
     if match := next(filter(None, refused), None):
@@ -226,7 +255,8 @@ def _connection_error(login: Login, said: Said, hops: Sequence[Said]) -> LoginEr
             for each in (*hops, said):
                 if match := find(each, pattern):
                     whose = "" if each is said else "a hop: "
-                    return login.no_connection(code, whose + _filled(text, match))
+                    filled = _hung_up(each) if text == HUNG_UP else _filled(text, match)
+                    return login.no_connection(code, whose + filled)
     last = "; ".join(each.last for each in (*hops, said) if each.last)
     return login.no_connection(
         errno.EPROTO, f"ssh has ended, after the words {last!r}" if last else "ssh has ended"

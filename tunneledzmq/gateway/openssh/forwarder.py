@@ -27,7 +27,7 @@ from ..traffic.transport import Transport
 from . import mux
 from .answers import Answers
 from .command import OpenSSHLogin, master_command
-from .errors import changed_host_key, login_error
+from .errors import changed_host_key, login_error, unusable_keyfiles
 from .hops import Hops
 from .process import MasterProcess
 from .said import Said
@@ -186,6 +186,15 @@ class OpenSSHForwarder:
         except BaseException:
             process.end()
             raise
+        finally:
+            for note in unusable_keyfiles(said):
+                logger.warning("%s: %s", self.login.server, note)
+        if file := said.find_own(r"Failed to add the host to the list of known hosts \((.*)\)\."):
+            logger.warning(
+                "%s: the host key was not added to known_hosts: ssh cannot write to %s",
+                self.login.server,
+                file[1],
+            )
         if changed := changed_host_key(said):
             logger.warning(
                 "%s: %s; going on without password, as strict_host_key_checking=no",

@@ -35,6 +35,9 @@ _SERVER_SPEAKS_FROM = (
     "channel ",
 )
 
+_IDENTITY_FILE = re.compile(r"identity file (.*) type -?\d+")
+_IMPLICIT_COMMAND = "Setting implicit ProxyCommand from ProxyJump: "
+_PROXY_COMMAND = "Executing proxy command: exec "
 _KNOWN = re.compile(r"Host '.*' is known and matches the \S+ host key\.")
 
 # Since then a server's question has the user and the host before it.
@@ -70,6 +73,12 @@ class Said:
         self.host_key = ""
         """The server's, as type and fingerprint."""
 
+        self.proxy_command = ""
+        """What it has run in place of a connection to the server, if its config says so."""
+
+        self.identity_files: list[str] = []
+        """The key files that it looks for."""
+
         self.methods: list[str] = []
         """What it has tried to be let in with, the present method last."""
 
@@ -79,7 +88,7 @@ class Said:
         self.names_who_asks = False
         """Whether it writes ``(user@host)`` before a server's question."""
 
-        self._quotes = False
+        self._quotes = self._jumps = False
         self._steps: list[tuple[str, str]] = []
         # Where the channel leads that is made next, and those that are open or were refused.
         self._next_remote = ("", 0)
@@ -129,6 +138,12 @@ class Said:
             self._remotes[int(match[1])] = self._next_remote
         elif self._quotes:
             return
+        elif text.startswith(_IMPLICIT_COMMAND):
+            self._jumps = True
+        elif text.startswith(_PROXY_COMMAND) and not self._jumps:
+            self.proxy_command = text.removeprefix(_PROXY_COMMAND)
+        elif match := _IDENTITY_FILE.fullmatch(text):
+            self.identity_files.append(match[1])
         elif match := _VERSION.fullmatch(text):
             self.names_who_asks = (int(match[1]), int(match[2])) >= _NAMES_WHO_ASKS
         elif text.startswith("Server host key: "):

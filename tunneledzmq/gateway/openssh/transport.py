@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 
+from ...shared.system.advice import raise_limit
 from ..traffic import transport
 from ..traffic.pump import READ, Pump
 from ..traffic.window import Path
@@ -178,7 +179,10 @@ class OpenSSHTransport:
                 return
             except OSError as exc:
                 if self.check_alive():
-                    self.refuse(channel, f"cannot ask ssh for a channel: {exc}")
+                    self.forget(channel.connection)
+                    text = f"cannot ask ssh for a channel: {exc.strerror or exc}"
+                    advice = raise_limit(exc)
+                    channel.connection.refused(f"{text}; {advice}" if advice else text)
 
     def refuse(self, channel: Channel, text: str) -> None:
         """Tell why there is no channel."""

@@ -8,7 +8,7 @@ import socket
 
 from ...shared.system.descriptors import socketpair
 from ...shared.system.job import REPLACE_SHELL
-from ..login import Login, LoginError
+from ..login import BY_HAND, HUNG_UP, Login, LoginError
 from .shell import ShellCommand
 
 __all__ = ["ProxySocket", "connect_over_command", "explain"]
@@ -81,6 +81,8 @@ def explain(error: LoginError, sock: socket.socket | None, login: Login) -> Logi
     command.end()
     reason = error.message.removeprefix(f"{login.server}: ")
     said = command.describe()
+    if reason == HUNG_UP and command.status:
+        reason = BY_HAND  # the command has ended by itself: nobody may listen there
     text = f"ProxyCommand {login.proxy_command!r} failed ({said}): {reason}"
     if _SSH.match(login.proxy_command or "") and _CANNOT_ASK.search(said):
         text += (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -10,13 +11,27 @@ from collections.abc import Sequence
 
 from .leg import HAS_UNIX_SOCKETS
 
-__all__ = ["HAS_OPENSSH", "OR_OPENSSH", "add_output", "convert_from_putty", "quote"]
+__all__ = [
+    "HAS_OPENSSH",
+    "OR_OPENSSH",
+    "add_output",
+    "convert_from_putty",
+    "quote",
+    "raise_limit",
+]
 
 HAS_OPENSSH = HAS_UNIX_SOCKETS
 """Whether there is the other backend, to be advised for what only that can do."""
 
 OR_OPENSSH = " or backend='openssh'" if HAS_OPENSSH else ""
 """The advice as the last of several."""
+
+
+def raise_limit(error: OSError) -> str:
+    """Say what to do where there are too many open files; nothing if it is not that."""
+    few = error.errno in (errno.EMFILE, errno.ENFILE)
+    return "raise the limit of open files (ulimit -n)" if few else ""
+
 
 if sys.platform == "win32":
     # They are for PowerShell and for cmd alike. The former knows no "&&", and its ">>" writes
