@@ -25,8 +25,12 @@ RACES = {
     "tests/test_monqueue.py::TestMonitoredQueue::test_monitor": _LOGIN,
     "tests/test_monqueue.py::TestMonitoredQueue::test_monitor_subscribe": _LOGIN,
     "tests/test_monqueue.py::TestMonitoredQueue::test_prefix": _LOGIN,
-    "tests/test_log.py::TestPubLog::test_blank_root_topic": (
-        "publishes right after subscribing, which loses the message as soon as the way is longer"
-    ),
 }
 """What a tunnel's time spoils: it may pass now and then."""
+
+RACES_ANYWAY = {
+    "tests/test_log.py::TestPubLog::test_blank_root_topic": (
+        "publishes right after subscribing: on a busy machine it waits for ever without us, too"
+    ),
+}
+"""What is decided by time alone, with plain pyzmq as well."""
