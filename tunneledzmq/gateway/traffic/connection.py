@@ -359,9 +359,6 @@ class Connection:
         with self.pump.lock:
             self._finish(End.LIBZMQ if self._left_alone() else End.LOST)
 
-    def _unlink(self) -> None:
-        """Do nothing: paramiko.Transport calls this at its end, before ours calls :meth:`lost`."""
-
     def abort(self, end: End = End.GIVEN_UP) -> None:
         """Give the connection up, whatever it still holds."""
         with self.pump.lock:
