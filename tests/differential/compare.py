@@ -68,32 +68,31 @@ def kind(program: Program, found: list[str]) -> str:
 def _dealt_by_time(program: Program) -> set[str]:
     """Return who deals messages out to several sockets in an order that time alone decides.
 
-    That is a peer that comes while several sockets wait for it: they reach it in any order. It is
-    also a socket that has only those connections that are up, when one of several peers comes.
+    That is a peer that several sockets wait for, or ask: they reach it in any order, and so do
+    their questions. It is also a socket that has only those connections that are up, and several.
     """
-    kinds = {each.name: each.kind for each in (*program.near, *program.far)}
-    immediate = {near.name for near in program.near if near.options.get("IMMEDIATE")}
-    waiting: dict[str, set[str]] = {}
-    found = set()
+    reached: dict[str, set[str]] = {}
+    busy = set()
     for step in program.steps:
         if step.do in ("connect", "connect_as"):
-            waiting.setdefault(step.args[0], set()).add(step.who)
-        elif step.do in ("bind", "restart"):
-            reaching = waiting.get(step.who, set())
-            if len(reaching) > 1:
-                found.add(step.who)
-            found |= {
-                name
-                for name in reaching & immediate
-                if sum(name in names for names in waiting.values()) > 1
-            }
-    return {name for name in found if kinds[name] in ("PUSH", "DEALER")}
+            reached.setdefault(step.who, set()).add(step.args[0])
+        elif step.do in ("bind", "restart", "serve"):
+            busy |= (
+                {step.who} if sum(step.who in peers for peers in reached.values()) > 1 else set()
+            )
+    busy |= {
+        near.name
+        for near in program.near
+        if near.options.get("IMMEDIATE") and len(reached.get(near.name, ())) > 1
+    }
+    kinds = {each.name: each.kind for each in (*program.near, *program.far)}
+    return {name for name in busy if kinds[name] in ("PUSH", "DEALER", "REQ")}
 
 
 def _together(
     received: dict[str, dict[str, list[str]]], senders: set[str]
 ) -> dict[str, dict[str, list[str]]]:
-    """Put together what some senders' receivers got of each."""
+    """Put together what some senders' receivers got of each, and what all answered to it."""
     apart = {
         receiver: {name: log for name, log in by_sender.items() if name not in senders}
         for receiver, by_sender in received.items()
@@ -101,6 +100,8 @@ def _together(
     for sender in senders:
         logs = [by_sender.get(sender, []) for by_sender in received.values()]
         apart.setdefault("all", {})[sender] = sorted(text for log in logs for text in log)
+        answers = apart.pop(sender, {})
+        apart[sender] = {"all": sorted(text for log in answers.values() for text in log)}
     return apart
 
 

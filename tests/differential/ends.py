@@ -12,7 +12,8 @@ import zmq
 PROBE = b"?probe"
 """What is in messages and topics that only find out how far the other side is."""
 
-_LABEL = re.compile(rb"([nf]\d+):\d+\|")
+_LABEL = re.compile(rb"([nf]\d+):(?:\d+|answer)\|")
+_ANSWER = re.compile(rb"f\d+:answer\|")
 
 # What names the sender or the receiver, and stands before the message.
 _ADDRESSED = ("ROUTER", "STREAM")
@@ -21,7 +22,8 @@ _ADDRESSED = ("ROUTER", "STREAM")
 class End:
     """A socket, and what it received so far, by sender.
 
-    Messages are labelled: `n0:3|` is the fourth message of n0.
+    Messages are labelled: `n0:3|` is the fourth message of n0. Answers are not counted, since in
+    which order the questions of several sockets come, time decides: `f0:answer|n0:3|`.
     """
 
     def __init__(self, name: str, kind: str) -> None:
@@ -33,7 +35,6 @@ class End:
         """Messages received so far; with STREAM, where they have no bounds, bytes."""
         self.conflates = False
         """Whether it keeps the last message only."""
-        self._answers = 0
         self._stream_id = b""
 
     @property
@@ -55,8 +56,7 @@ class End:
         except zmq.ZMQError:
             return False
         if self._note(frames) and answer:
-            self._answers += 1
-            label = f"{self.name}:{self._answers}|".encode()
+            label = f"{self.name}:answer|".encode()
             self.open.send_multipart([*frames[:-1], label + frames[-1]], zmq.DONTWAIT)
         return True
 
@@ -125,9 +125,10 @@ def set_options(sock: zmq.Socket[bytes], options: Mapping[str, Any]) -> None:
 
 
 def _text(frames: Iterable[bytes]) -> str:
+    """Return a message in short, and an answer without the name of whose it is."""
     return " ".join(
         repr(frame)[1:]
         if len(frame) <= 40
         else f"{frame[:12]!r}...{len(frame)}:{zlib.crc32(frame):08x}"
-        for frame in frames
+        for frame in (_ANSWER.sub(b"answer|", frame) for frame in frames)
     )

@@ -185,6 +185,67 @@ def test_who_of_several_reaches_a_peer_first_when_it_comes_is_a_matter_of_time()
     assert differences(early, one, seen(["second"], ["first", "third"]), NAMES)
 
 
+def test_whose_question_comes_first_is_a_matter_of_time() -> None:
+    """The answers of a DEALER go out in that order."""
+    steps = (
+        Step("f0", "bind"),
+        Step("n0", "open"),
+        Step("n0", "connect", ("f0",)),
+        Step("n1", "open"),
+        Step("n1", "connect", ("f0",)),
+        Step("f0", "serve"),
+    )
+    nears = Declaration("n0", "DEALER"), Declaration("n1", "DEALER")
+    program = Program(0, nears, (Declaration("f0", "DEALER"),), steps)
+
+    def seen(n0: list[str], n1: list[str]) -> Seen:
+        return Seen(["ok"] * 6, [0] * 6, [""] * 6, {"n0": {"f0": n0}, "n1": {"f0": n1}})
+
+    one = seen(["answer|n0:0|"], ["answer|n1:0|"])
+    assert differences(program, one, seen(["answer|n1:0|"], ["answer|n0:0|"]), NAMES) == []
+    assert differences(program, one, seen(["answer|n1:0|"], ["answer|n1:0|"]), NAMES)
+    unasked = program.without(5, 6)
+    assert differences(unasked, one, seen(["answer|n1:0|"], ["answer|n0:0|"]), NAMES)
+
+
+def test_which_of_several_peers_is_there_first_is_a_matter_of_time() -> None:
+    """It is the first to be asked, with IMMEDIATE, and answers."""
+    steps = (Step("n0", "connect", ("f0",)), Step("n0", "connect", ("f1",)))
+
+    def program(**options: int) -> Program:
+        fars = Declaration("f0", "REP"), Declaration("f1", "REP")
+        return Program(0, (Declaration("n0", "DEALER", options),), fars, steps)
+
+    def seen(first: str, second: str) -> Seen:
+        asked = {first: {"n0": ["'n0:0|'"]}, second: {"n0": ["'n0:1|'"]}}
+        answers = {first: ["'answer|n0:0|'"], second: ["'answer|n0:1|'"]}
+        return Seen(["ok"] * 2, [0] * 2, [""] * 2, {**asked, "n0": answers})
+
+    assert differences(program(IMMEDIATE=1), seen("f0", "f1"), seen("f1", "f0"), NAMES) == []
+    assert differences(program(), seen("f0", "f1"), seen("f1", "f0"), NAMES)
+    less = seen("f1", "f0")
+    del less.received["n0"]["f0"]
+    assert differences(program(IMMEDIATE=1), seen("f0", "f1"), less, NAMES)
+
+
+def test_answers_are_told_apart_by_their_questions() -> None:
+    program = Program(
+        0,
+        (Declaration("n0", "REQ"),),
+        (Declaration("f0", "REP"),),
+        (
+            Step("f0", "bind"),
+            Step("n0", "open"),
+            Step("n0", "connect", ("f0",)),
+            Step("n0", "send", (None, (b"n0:0|" + b"." * 300,))),
+            Step("f0", "serve"),
+            Step("n0", "recv"),
+        ),
+    )
+    received = Run(program, Direct()).run().received
+    assert received["n0"]["f0"][0].startswith("b'answer|n0:0|'...312:")
+
+
 def test_a_peer_that_says_nothing_is_waited_for() -> None:
     program = Program(
         0,
