@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
 import logging
 import os
@@ -10,6 +9,7 @@ import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Protocol
@@ -21,7 +21,7 @@ from ..shared.interpreter import find_interpreter, is_called_python
 from ..shared.system.leg import HAS_UNIX_SOCKETS
 from .records import log
 
-__all__ = ["Home", "start_process", "start_thread"]
+__all__ = ["Home", "end_threads", "start_process", "start_thread"]
 
 # The child takes over this program's sys.path as it is: "-m" would put the working directory in
 # front of it, and could not find a package that the program itself found in a place of its own.
@@ -230,25 +230,41 @@ class _Thread:
         except RuntimeError:  # there are none left
             self._gateway.after_fork()
             raise
-        atexit.register(self._at_exit)
+        _threads.add(self)
 
     def wait(self) -> str:
         self._thread.join()
-        atexit.unregister(self._at_exit)
+        _threads.discard(self)
         return "the gateway thread ended"
 
     def abandon(self) -> None:
-        atexit.unregister(self._at_exit)
+        _threads.discard(self)
 
     def after_fork(self) -> None:
-        atexit.unregister(self._at_exit)
+        _threads.discard(self)
         self._gateway.after_fork()
 
-    def _at_exit(self) -> None:
-        # End of file for the gateway, which then delivers what it holds.
+    def hang_up(self) -> None:
+        """Let the gateway hear end of file: it then delivers what it holds."""
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_RD)
-        self._thread.join(_EXIT_TIMEOUT)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the gateway's end, at most `timeout` seconds."""
+        self._thread.join(timeout)
+
+
+_threads: set[_Thread] = set()
+
+
+def end_threads() -> None:
+    """Let the gateways on threads deliver what they hold: the program ends."""
+    threads = list(_threads)
+    for thread in threads:
+        thread.hang_up()
+    end = time.monotonic() + _EXIT_TIMEOUT
+    for thread in threads:
+        thread.join(max(0, end - time.monotonic()))
 
 
 def _absolute(path: Iterable[str]) -> Iterator[str]:
