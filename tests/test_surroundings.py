@@ -133,6 +133,31 @@ def test_a_working_directory_that_was_removed(
     assert run_program(source, options=options, addr=echo.address) == "hello\n"
 
 
+@pytest.mark.parametrize("isolate", [True, False], ids=["in a process", "on a thread"])
+@pytest.mark.parametrize("closed", [(0,), (0, 1), (0, 1, 2)], ids=str)
+def test_a_program_that_has_closed_its_standard_streams(
+    closed: tuple[int, ...], isolate: bool, openssh: OpenSSHServer, echo: Peer
+) -> None:
+    """Whatever is opened next has their numbers, which mean something else in a gateway."""
+    output = run_program(
+        """
+        import os
+        with TunneledContext(isolate=isolate) as ctx, ctx.socket(zmq.REQ) as sock:
+            output = os.dup(1)
+            for number in closed:
+                os.close(number)
+            sock.connect(addr, ssh=options)
+            sock.send(b"hello")
+            os.write(output, sock.recv())
+        """,
+        options=arguments_for(openssh),
+        addr=echo.address,
+        closed=closed,
+        isolate=isolate,
+    )
+    assert output == "hello"
+
+
 def test_a_list_of_processes_says_whose_a_gateway_is(
     ctx: TunneledContext,
     openssh_options: SSHOptions,

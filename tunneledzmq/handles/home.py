@@ -18,6 +18,7 @@ from ..exceptions import GatewayError
 from ..shared.directory import STDERR
 from ..shared.environment import environment_of_others
 from ..shared.interpreter import find_interpreter, is_called_python
+from ..shared.system.descriptors import beyond_standard_streams
 from ..shared.system.leg import HAS_UNIX_SOCKETS
 from .records import log
 
@@ -150,7 +151,7 @@ class _Process:
             if not is_called_python(interpreter):
                 if not CAN_PROVE:
                     raise _NoInterpreter(f"{interpreter} does not have the name of one")
-                proof, proves = os.pipe()
+                proof, proves = map(beyond_standard_streams, os.pipe())
             with open(self._stderr, "ab", opener=_private) as stderr:
                 self._popen = start(
                     [interpreter, "-I", "-c", _BOOTSTRAP, str(proves)],
