@@ -60,8 +60,10 @@ class Settings(NamedTuple):
 
 def environment(settings: Settings) -> dict[str, str]:
     """Return the environment for the program."""
-    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    path = [_HOOK, *(entry for entry in known if entry and entry != _HOOK)]
+    given = os.environ.get("PYTHONPATH")
+    # An empty entry is the working directory.
+    known = given.split(os.pathsep) if given else []
+    path = [_HOOK, *(entry for entry in known if entry != _HOOK)]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path),
