@@ -48,13 +48,6 @@ class AddressedTunnels:
             if not named:
                 self._named.pop(name, None)
 
-    def clear(self) -> list[Tunnel]:
-        """Forget all, and return them."""
-        tunnels = list(self._names)
-        self._names.clear()
-        self._named.clear()
-        return tunnels
-
     def to(self, addr: str) -> list[Tunnel]:
         """Return the open ones to an address, as it was given."""
         return [tunnel for tunnel in self.named(addr) if self._names[tunnel][0] == addr]

@@ -128,9 +128,12 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         if connected is not None:
             return self._connect_again(connected, text)
         tunnel = Tunnel(str(way.remote), way.options, way.local or "", pace=way.pace)
+        return self._open_and_connect(tunnel, text)
+
+    def _open_and_connect(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
         try:
             self._open(tunnel)
-            return self._connect_through(tunnel, text)
+            return self._connect_through(tunnel, addr)
         except BaseException:
             if tunnel.state not in ("closing", "closed"):
                 tunnel._cut()  # Ctrl-C in between
@@ -170,20 +173,26 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             linger: milliseconds for which pending messages are still sent; -1 for ever. Default:
                 the socket's LINGER.
         """
-        tunnels = self._tunnels.clear()
+        tunnels = list(self._tunnels)
         if not tunnels:
             super().close(linger)
             return
         if linger is None:
             linger = self._get_or(zmq.LINGER, -1)
-        super().close(linger)
-        for tunnel in tunnels:
-            closing = tunnel._closing
-            if closing is None:
-                tunnel._close(linger, How.CLOSED)
-            elif closing.how is How.DISCONNECTED:
-                # libzmq does what is left to be done without being asked, for as long as before.
-                tunnel._close(closing.linger, How.CLOSED)
+        try:
+            super().close(linger)
+        finally:  # also when Ctrl-C comes
+            for tunnel in tunnels:
+                self._let_go(tunnel, linger)
+
+    def _let_go(self, tunnel: Tunnel, linger: int) -> None:
+        closing = tunnel._closing
+        if closing is None:
+            tunnel._close(linger, How.CLOSED)
+        elif closing.how is How.DISCONNECTED:
+            # libzmq does what is left to be done without being asked, for as long as before.
+            tunnel._close(closing.linger, How.CLOSED)
+        self._tunnels.discard(tunnel)
 
     def _way(self, addr: str, ssh: SSHLike | Default | None, local: str | None) -> _Way | None:
         """Check the arguments of `connect`; return `None` for a direct connection."""
@@ -221,8 +230,9 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
 
     def _connect_through(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
         try:
-            manager = self._connect_directly(tunnel.local)
+            # First, so that another thread that closes the socket finds it.
             self._tunnels.add(tunnel, addr)
+            manager = self._connect_directly(tunnel.local)
             manager.addr = addr
             return manager
         except BaseException as exc:

@@ -122,9 +122,8 @@ def tunnel_connection(
     way = owner._way(addr, ssh, None)
     assert way is not None
     tunnel = OwnTunnel(str(way.remote), ssh, way.local or "", pace=way.pace)
-    owner._pool.open(tunnel)
     tunnel._socket = weakref.ref(owner)
-    owner._connect_through(tunnel, addr)
+    owner._open_and_connect(tunnel, addr)
     return tunnel
 
 
