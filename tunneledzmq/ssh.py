@@ -71,7 +71,7 @@ class OwnTunnel(Tunnel):
         It goes when they have closed their connections, or when nothing has moved for 10 s. The
         socket of :func:`tunnel_connection` is disconnected, so call this on the socket's thread.
         """
-        if self.state in ("closing", "closed"):
+        if self._closing is not None:
             return
         sock = None if self._socket is None else self._socket()
         if sock is not None and not sock.closed:
