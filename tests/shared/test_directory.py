@@ -44,6 +44,21 @@ def test_one_is_private_and_goes(base: Path) -> None:
     assert not list(base.iterdir())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no umask")
+def test_one_that_is_made_with_a_umask_for_files_lets_its_owner_in(base: Path) -> None:
+    before = os.umask(0o177)
+    try:
+        made = RuntimeDirectory()
+        assert os.stat(made.path).st_mode & 0o777 == 0o700
+        shutil.rmtree(made.path)
+        restore(made.path)
+        assert os.stat(made.path).st_mode & 0o777 == 0o700
+        made.remove()
+    finally:
+        os.umask(before)
+    assert not list(base.iterdir())
+
+
 @pytest.mark.parametrize("fault", ["open to others", "too long", "missing"])
 def test_a_base_that_will_not_do_is_passed_over(
     fault: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -64,6 +64,7 @@ class RuntimeDirectory:
         while True:
             self.path = tempfile.mkdtemp(prefix=PREFIXES[owner], dir=choose_base())
             try:
+                _let_owner_in(self.path)
                 self.lock = lock_directory(self.path)
                 _mark(self.path)
                 if os.path.exists(self.path):
@@ -139,6 +140,7 @@ def restore(path: str) -> None:
         return
     try:
         os.mkdir(path, 0o700)
+        _let_owner_in(path)
     except FileExistsError:
         if _is_private(path):
             return
@@ -196,6 +198,11 @@ def _sweep_one(path: str) -> None:
 def is_ours(path: str) -> bool:
     """Tell by its name whether this package has made the directory at `path`."""
     return os.path.basename(path).startswith(tuple(PREFIXES.values()))
+
+
+def _let_owner_in(path: str) -> None:
+    # A umask that is for files, if only for a moment in another thread, keeps the owner out, too.
+    os.chmod(path, 0o700)
 
 
 def _mark(path: str) -> None:
