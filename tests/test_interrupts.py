@@ -74,7 +74,7 @@ def test_a_connect_may_be_interrupted_at_any_line(
                     sys.settrace(before)
         assert number > 20
         wait_until(lambda: ctx.tunnels == first.tunnels, what="no other tunnel is left")
-        wait_until(lambda: not ctx._pool._begun, what="none is about to be opened")
+        wait_until(lambda: not ctx._tunnel_pool._begun, what="none is about to be opened")
 
 
 @pytest.mark.parametrize("kind", CONTEXTS, ids=["blocking", "asyncio"])
@@ -107,8 +107,8 @@ def test_a_close_may_be_interrupted_at_any_line(
 class ClosedMeanwhile(TunneledSocket[bytes]):
     """A socket that another thread closes when libzmq has just connected it."""
 
-    def _connect_directly(self, addr: str) -> Any:
-        manager = super()._connect_directly(addr)
+    def _connect_past_tunnels(self, addr: str) -> Any:
+        manager = super()._connect_past_tunnels(addr)
         closing = threading.Thread(target=self.close)
         closing.start()
         closing.join()

@@ -119,11 +119,11 @@ def tunnel_connection(
     ssh = _options(server, keyfile, password, options)
     parse_remote(addr)
     owner = adopt(original(socket))
-    way = owner._way(addr, ssh, None)
+    way = owner._tunnel_way(addr, ssh, None)
     assert way is not None
     tunnel = OwnTunnel(str(way.remote), ssh, way.local or "", pace=way.pace)
     tunnel._socket = weakref.ref(owner)
-    owner._open_and_connect(tunnel, addr)
+    owner._open_tunnel_and_connect(tunnel, addr)
     return tunnel
 
 
