@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -156,6 +157,42 @@ def test_a_program_that_has_closed_its_standard_streams(
         isolate=isolate,
     )
     assert output == "hello"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells of the signals")
+@pytest.mark.parametrize("isolate", [True, False], ids=["in a process", "on a thread"])
+def test_a_program_that_ignores_and_blocks_signals(
+    isolate: bool, openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    """What it has chosen for itself is not for the commands of the config file."""
+    tell = f"import shutil; shutil.copy('/proc/self/status', {str(tmp_path)!r})\n"
+    (tmp_path / "netcat.py").write_text(tell + NETCAT)
+    command = shlex.join([sys.executable, "-S", str(tmp_path / "netcat.py")])
+    (tmp_path / "config").write_text(
+        f"Match exec false\n  HostName 127.0.0.9\nMatch all\n  ProxyCommand {command} %h %p\n"
+    )
+    output = run_program(
+        """
+        import signal
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM, signal.SIGTERM])
+        with TunneledContext(isolate=isolate) as ctx, ctx.socket(zmq.REQ) as sock:
+            try:
+                sock.connect(addr, ssh=options)
+                sock.send(b"hello")
+                print(sock.recv().decode())
+            except TunnelError as exc:
+                print(exc)
+        """,
+        options=arguments_for(openssh, config_file=str(tmp_path / "config")),
+        addr=echo.address,
+        isolate=isolate,
+    )
+    if not isolate:
+        assert "exit status is not to be had, since the program ignores SIGCHLD" in output
+        return
+    assert output == "hello\n"
+    assert re.search(r"^SigBlk:\s+0+$", (tmp_path / "status").read_text(), re.MULTILINE)
 
 
 def test_a_list_of_processes_says_whose_a_gateway_is(
