@@ -466,9 +466,10 @@ class GatewayHandle:
             self._closing.clear()
             for tunnel in tunnels:
                 tunnel._ended = True
+        # Before anybody hears of it, who may end the program.
+        self._directory.remove()
         for reply in replies:
             reply.fail(error)
-        self._directory.remove()
         self._answers.close()
 
     # What the gateway reports
