@@ -12,12 +12,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import venv
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zmq
 
 from tests.peers import ROOT, Peer, free_port
 from tests.polling import wait_until
@@ -250,6 +252,27 @@ def test_a_line_that_was_never_finished_is_passed_over(tmp_path: Path) -> None:
         "tunneledzmq run: process 1 (p): tcp://h:1 directly (--except)",
         "tunneledzmq run: Python processes that use zmq: 1; connects to tcp:// addresses: 1",
     ]
+
+
+def test_a_program_in_an_environment_of_its_own_needs_nothing_but_pyzmq(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    venv.create(tmp_path, symlinks=os.name != "nt")
+    python = str(tmp_path / ("Scripts" if os.name == "nt" else "bin") / "python")
+    where = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    found = subprocess.run(where, check=True, capture_output=True, text=True).stdout.strip()
+    [zmq_directory] = zmq.__path__
+    for path in Path(zmq_directory).parent.glob("*zmq*"):
+        if path.name in ("zmq", "pyzmq.libs"):
+            shutil.copytree(path, Path(found) / path.name)
+    modules = ("sshtunnel", "paramiko", "tunneledzmq")
+    source = f"""
+import importlib.util
+print([name for name in {modules} if importlib.util.find_spec(name)])
+{_asking()}"""
+    env = {"PYTHONPATH": ""}
+    output, _ = run(openssh, "--", python, "-c", source, echo.address, env=env)
+    assert output.splitlines() == ["['tunneledzmq']", "hello 1"]
 
 
 @pytest.mark.parametrize("given", [None, "", "lib", os.pathsep + "lib", "lib" + 2 * os.pathsep])

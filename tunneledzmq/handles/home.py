@@ -10,19 +10,19 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
 from ..exceptions import GatewayError
 from ..shared.directory import STDERR
 from ..shared.environment import environment_of_others
-from ..shared.interpreter import find_interpreter, is_called_python
+from ..shared.interpreter import absolute, find_interpreter, is_called_python
 from ..shared.system.descriptors import beyond_standard_streams
 from ..shared.system.leg import HAS_UNIX_SOCKETS
 from .records import log
 
-__all__ = ["Home", "end_threads", "start_process", "start_thread"]
+__all__ = ["Home", "end_threads", "start_process", "start_thread", "use_interpreter"]
 
 # The child takes over this program's sys.path as it is: "-m" would put the working directory in
 # front of it, and could not find a package that the program itself found in a place of its own.
@@ -78,6 +78,18 @@ class Home(Protocol):
 # Why there is no interpreter, once that is known.
 _no_interpreter: str | None = None
 
+# Another interpreter than the program's, and its sys.path.
+_other: tuple[str, Sequence[str]] | None = None
+
+
+def use_interpreter(interpreter: str, path: Sequence[str]) -> None:
+    """Have gateways started with another interpreter than the program's, and its ``sys.path``.
+
+    That of the program may not have what a gateway needs.
+    """
+    global _other
+    _other = interpreter, path
+
 
 def start_process(control: socket.socket, directory: str, lock: int) -> Home:
     """Start a gateway process that speaks over `control`; a thread where there is no interpreter.
@@ -85,7 +97,7 @@ def start_process(control: socket.socket, directory: str, lock: int) -> Home:
     Raises:
         GatewayError: it cannot be started.
     """
-    interpreter = find_interpreter()
+    interpreter, path = _other or (find_interpreter(), sys.path)
     if interpreter is None:
         _warn(f"the program carries its own Python inside. {_ADVICE}")
     elif getattr(sys, "frozen", False) and not _is_there_as_files():
@@ -93,7 +105,7 @@ def start_process(control: socket.socket, directory: str, lock: int) -> Home:
     elif _no_interpreter is None:
         _check_copy()
         try:
-            return _Process(interpreter, control, directory, lock)
+            return _Process(interpreter, path, control, directory, lock)
         except _NoInterpreter as exc:
             _warn(f"{exc}. {_ADVICE}")
     return start_thread(control, directory, lock)
@@ -140,9 +152,15 @@ def _check_copy() -> None:
 
 
 class _Process:
-    def __init__(self, interpreter: str, control: socket.socket, directory: str, lock: int) -> None:
+    def __init__(
+        self,
+        interpreter: str,
+        path: Sequence[str],
+        control: socket.socket,
+        directory: str,
+        lock: int,
+    ) -> None:
         self._stderr = os.path.join(directory, STDERR)
-        path = list(_absolute(sys.path))
         proof = proves = -1
         try:
             # Takes 20 ms, and only now it is needed.
@@ -155,7 +173,7 @@ class _Process:
             with open(self._stderr, "ab", opener=_private) as stderr:
                 self._popen = start(
                     [interpreter, "-I", "-c", _BOOTSTRAP, str(proves)],
-                    [_PACKAGE, *path],
+                    [_PACKAGE, *absolute(path)],
                     control,
                     (lock, proves) if proves >= 0 else (lock,),
                     stderr,
@@ -266,12 +284,6 @@ def end_threads() -> None:
     end = time.monotonic() + _EXIT_TIMEOUT
     for thread in threads:
         thread.join(max(0, end - time.monotonic()))
-
-
-def _absolute(path: Iterable[str]) -> Iterator[str]:
-    for entry in path:
-        with suppress(FileNotFoundError):  # the working directory has been removed
-            yield os.path.abspath(entry)
 
 
 def _private(path: str, flags: int) -> int:

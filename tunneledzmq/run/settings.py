@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..endpoints import check_local, excepted
 from ..options import DEFAULT_CONFIG_FILE
+from ..shared.interpreter import absolute
 
 __all__ = ["VARIABLE", "Settings", "environment", "excepted"]
 
@@ -33,6 +35,9 @@ class Settings(NamedTuple):
     report: str | None = None
     """A directory where each process writes what it has done."""
 
+    python: Sequence[str] = ()
+    """The interpreter for gateways, and its ``sys.path``: PROGRAM's may have pyzmq alone."""
+
     @classmethod
     def make(
         cls, ssh: dict[str, Any], excepts: Sequence[str], local: str | None = None
@@ -55,7 +60,7 @@ class Settings(NamedTuple):
         if local is not None:
             check_local(local)
         patterns = [pattern.removeprefix("tcp://") for pattern in excepts]
-        return cls({**ssh, **paths}, patterns, local)
+        return cls({**ssh, **paths}, patterns, local, python=_own_python())
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -69,6 +74,12 @@ def environment(settings: Settings) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(path),
         VARIABLE: json.dumps(settings._asdict()),
     }
+
+
+def _own_python() -> list[str]:
+    # On Windows, that of a virtual environment starts another process.
+    base = getattr(sys, "_base_executable", None) if sys.platform == "win32" else None
+    return [base or sys.executable, *absolute(sys.path)]
 
 
 def _absolute(path: str) -> str:
