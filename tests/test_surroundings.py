@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import psutil
 import pytest
 import zmq
 
-from tests.logins import arguments_for, entry_for
+from tests.logins import arguments_for, entry_for, options_for
 from tests.peers import Peer
 from tests.polling import wait_until
 from tests.programs import run_program
@@ -26,6 +27,7 @@ from tests.sshd import OpenSSHServer
 from tests.test_proxy_command import NETCAT
 from tunneledzmq import SSHOptions, TunneledContext
 from tunneledzmq.gateway.reach.shell import ShellCommand
+from tunneledzmq.shared.interpreter import absolute
 
 ROUND_TRIP = """
     with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
@@ -132,6 +134,29 @@ def test_a_working_directory_that_was_removed(
     {ROUND_TRIP}"""
     options = arguments_for(openssh)
     assert run_program(source, options=options, addr=echo.address) == "hello\n"
+
+
+@pytest.mark.parametrize("start", ["", "~/", "{}/"], ids=["relative", "home", "absolute"])
+def test_a_path_that_leads_back_from_behind_a_symbolic_link(
+    start: str,
+    ctx: TunneledContext,
+    openssh: OpenSSHServer,
+    echo: Peer,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is what the system makes of it, as with ssh: such as ``current/../shared/id``."""
+    (home / "releases" / "7").mkdir(parents=True)
+    (home / "releases" / "shared").mkdir()
+    (home / "current").symlink_to("releases/7")
+    shutil.copy(openssh.keyfile, home / "releases" / "shared" / "id")
+    monkeypatch.chdir(home)
+    keyfile = f"{start.format(home)}current/../shared/id"
+    with ctx.socket(zmq.REQ) as sock:
+        sock.connect(echo.address, ssh=options_for(openssh, keyfile=keyfile))
+        sock.send(b"hello")
+        assert sock.recv() == b"hello"
+    assert [*absolute(["current/../shared"])] == [f"{home}/current/../shared"]
 
 
 @pytest.mark.parametrize("isolate", [True, False], ids=["in a process", "on a thread"])
@@ -287,6 +312,7 @@ STARTS = {
     """,
     "a command of the config file": """
     from tunneledzmq.gateway.reach.shell import ShellCommand
+from tunneledzmq.shared.interpreter import absolute
     command = ShellCommand(tell, "/")
     command.wait(10)
     command.end()

@@ -49,4 +49,5 @@ def working_directory() -> str:
 
 def _absolute(paths: Any) -> list[str]:
     here = working_directory()
-    return [os.path.normpath(os.path.join(here, os.path.expanduser(path))) for path in paths]
+    # Not normalized: from behind a symbolic link, ".." does not lead back.
+    return [os.path.join(here, os.path.expanduser(path)) for path in paths]

@@ -83,4 +83,4 @@ def _own_python() -> list[str]:
 
 
 def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))
+    return os.path.join(os.getcwd(), os.path.expanduser(path))

@@ -34,6 +34,7 @@ def is_called_python(path: str) -> bool:
 
 def absolute(path: Iterable[str]) -> Iterator[str]:
     """Return the entries of a ``sys.path``, as they are to be found from everywhere."""
-    for entry in path:
+    for entry in map(os.fspath, path):
         with suppress(FileNotFoundError):  # the working directory has been removed
-            yield os.path.abspath(entry)
+            # Not normalized: from behind a symbolic link, ".." does not lead back.
+            yield entry if os.path.isabs(entry) else os.path.join(os.getcwd(), entry)
