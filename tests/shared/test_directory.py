@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -225,6 +226,30 @@ def test_one_in_whose_making_ctrl_c_is_pressed_leaves_nothing(
         RuntimeDirectory()
     assert descriptors() == before
     assert not list(base.iterdir())
+
+
+def test_one_that_was_made_when_ctrl_c_is_heard_goes(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.mkdir
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        real(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RuntimeDirectory()
+    assert not list(base.iterdir())
+
+
+def test_one_whose_name_is_taken_gets_another(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = iter([b"name", b"name", b"more"])
+    monkeypatch.setattr(os, "urandom", lambda size: next(names))
+    one, other = RuntimeDirectory(), RuntimeDirectory()
+    assert one.path != other.path
+    for made in (one, other):
+        made.remove()
 
 
 @contextmanager
