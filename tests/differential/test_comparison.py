@@ -110,12 +110,15 @@ def test_what_is_sent_late_is_told_from_the_next_connection() -> None:
             Step("", "idle", (0.3,)),
             Step("", "settle"),
             Step("", "drain_all", (("f0",),)),
+            Step("f0", "close"),
+            Step("", "settle"),
         ),
     )
     seen = Run(program, Direct()).run()
     assert seen.received["f0"] == {"n0": ["'n0:0|'"]}
     assert seen.events["n0-f0"].uncounted
     assert "'n0-f0': 1" in seen.states[8]
+    assert seen.states[11] == "{} {}"
 
 
 def test_a_connect_that_is_a_no_op_is_not_taken_for_another_peers() -> None:
