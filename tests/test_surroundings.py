@@ -312,7 +312,6 @@ STARTS = {
     """,
     "a command of the config file": """
     from tunneledzmq.gateway.reach.shell import ShellCommand
-from tunneledzmq.shared.interpreter import absolute
     command = ShellCommand(tell, "/")
     command.wait(10)
     command.end()
