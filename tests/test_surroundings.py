@@ -220,6 +220,18 @@ def test_a_program_that_ignores_and_blocks_signals(
     assert re.search(r"^SigBlk:\s+0+$", (tmp_path / "status").read_text(), re.MULTILINE)
 
 
+@pytest.mark.parametrize("name", ["calendar", "email", "hmac"])
+def test_a_program_with_a_module_that_has_the_name_of_pythons(
+    name: str, openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('this is no module for others')")
+    source = f"""
+    sys.path.insert(0, {str(tmp_path)!r})
+    {ROUND_TRIP}"""
+    options = arguments_for(openssh)
+    assert run_program(source, options=options, addr=echo.address) == "hello\n"
+
+
 def test_a_list_of_processes_says_whose_a_gateway_is(
     ctx: TunneledContext,
     openssh_options: SSHOptions,

@@ -25,14 +25,17 @@ from .records import log
 __all__ = ["Home", "end_threads", "start_process", "start_thread", "use_interpreter"]
 
 # The child takes over this program's sys.path as it is: "-m" would put the working directory in
-# front of it, and could not find a package that the program itself found in a place of its own.
+# front of it, and could not find a package that the program itself found in a place of its own. The
+# standard library comes first: a module of the program's may have the name of one that it never
+# needs itself (calendar, email).
 # The package itself stays empty there: a gateway has no use for zmq, which takes long to import.
 # Its first word is the proof that it runs this, and is no copy of the program. Who lists processes
 # sees the beginning of it, which says whose it is.
 _BOOTSTRAP = (
     "'tunneledzmq gateway';"
     "import os, sys, types;"
-    "proof, control, sys.path[:] = int(sys.argv[1]), int(sys.argv[2]), sys.argv[4:];"
+    "proof, control = int(sys.argv[1]), int(sys.argv[2]);"
+    "sys.path[:] = [os.path.dirname(os.__file__), *sys.argv[4:]];"
     "os.environ.pop('TUNNELEDZMQ_GATEWAY', None);"
     "proof < 0 or (os.write(proof, b'!'), os.close(proof));"
     "sys.modules['tunneledzmq'] = package = types.ModuleType('tunneledzmq');"
