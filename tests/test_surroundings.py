@@ -27,7 +27,7 @@ from tests.sshd import OpenSSHServer
 from tests.test_proxy_command import NETCAT
 from tunneledzmq import SSHOptions, TunneledContext
 from tunneledzmq.gateway.reach.shell import ShellCommand
-from tunneledzmq.shared.interpreter import absolute
+from tunneledzmq.shared.interpreter import absolute_entries
 
 ROUND_TRIP = """
     with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
@@ -156,7 +156,7 @@ def test_a_path_that_leads_back_from_behind_a_symbolic_link(
         sock.connect(echo.address, ssh=options_for(openssh, keyfile=keyfile))
         sock.send(b"hello")
         assert sock.recv() == b"hello"
-    assert [*absolute(["current/../shared"])] == [f"{home}/current/../shared"]
+    assert [*absolute_entries(["current/../shared"])] == [f"{home}/current/../shared"]
 
 
 @pytest.mark.parametrize("isolate", [True, False], ids=["in a process", "on a thread"])

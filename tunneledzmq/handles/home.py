@@ -17,7 +17,7 @@ from typing import Protocol
 from ..exceptions import GatewayError
 from ..shared.directory import STDERR
 from ..shared.environment import environment_of_others
-from ..shared.interpreter import absolute, find_interpreter, is_called_python
+from ..shared.interpreter import absolute_entries, find_interpreter, is_called_python
 from ..shared.system.descriptors import beyond_standard_streams
 from ..shared.system.leg import HAS_UNIX_SOCKETS
 from .records import log
@@ -176,7 +176,7 @@ class _Process:
             with open(self._stderr, "ab", opener=_private) as stderr:
                 self._popen = start(
                     [interpreter, "-I", "-c", _BOOTSTRAP, str(proves)],
-                    [_PACKAGE, *absolute(path)],
+                    [_PACKAGE, *absolute_entries(path)],
                     control,
                     (lock, proves) if proves >= 0 else (lock,),
                     stderr,

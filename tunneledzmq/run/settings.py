@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from ..endpoints import check_local, excepted
 from ..options import DEFAULT_CONFIG_FILE
-from ..shared.interpreter import absolute
+from ..shared.interpreter import absolute_entries
+from ..shared.system.paths import absolute
 
 __all__ = ["VARIABLE", "Settings", "environment", "excepted"]
 
@@ -79,8 +80,8 @@ def environment(settings: Settings) -> dict[str, str]:
 def _own_python() -> list[str]:
     # On Windows, that of a virtual environment starts another process.
     base = getattr(sys, "_base_executable", None) if sys.platform == "win32" else None
-    return [base or sys.executable, *absolute(sys.path)]
+    return [base or sys.executable, *absolute_entries(sys.path)]
 
 
 def _absolute(path: str) -> str:
-    return os.path.join(os.getcwd(), os.path.expanduser(path))
+    return absolute(os.path.expanduser(path), os.getcwd())

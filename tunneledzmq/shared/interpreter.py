@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-__all__ = ["absolute", "find_interpreter", "is_called_python"]
+from .system.paths import absolute
+
+__all__ = ["absolute_entries", "find_interpreter", "is_called_python"]
 
 _NAME = re.compile(r"(?:python|pypy|graalpy)[\w.-]*\Z", re.IGNORECASE)
 
@@ -32,9 +34,8 @@ def is_called_python(path: str) -> bool:
     return _NAME.match(os.path.basename(path)) is not None
 
 
-def absolute(path: Iterable[str]) -> Iterator[str]:
+def absolute_entries(path: Iterable[str]) -> Iterator[str]:
     """Return the entries of a ``sys.path``, as they are to be found from everywhere."""
     for entry in map(os.fspath, path):
         with suppress(FileNotFoundError):  # the working directory has been removed
-            # Not normalized: from behind a symbolic link, ".." does not lead back.
-            yield entry if os.path.isabs(entry) else os.path.join(os.getcwd(), entry)
+            yield entry if os.path.isabs(entry) else absolute(entry, os.getcwd())
