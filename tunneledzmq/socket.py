@@ -64,6 +64,9 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
 
     _repr_cls = "tunneledzmq.TunneledSocket"
 
+    # Whatever is private has "tunnel" in its name: programs' own classes are derived from this one,
+    # or mixed with it, and may have any other.
+
     # Also those that are closing.
     _tunnels: AddressedTunnels
     # Whether pyzmq's own connect is called, and not a program's that skips ours.

@@ -276,6 +276,7 @@ class _Thread:
         self._thread.join(timeout)
 
 
+# Those that run.
 _threads: set[_Thread] = set()
 
 
