@@ -199,7 +199,8 @@ def test_a_program_may_say_goodbye_at_its_end(
     collector = remote("collector")
     run_program(
         """
-        import atexit
+        import atexit, logging
+        logging.basicConfig()  # the session does not end before
         ctx = TunneledContext(isolate=isolate)
         sock = ctx.socket(zmq.PUSH)
 
