@@ -191,6 +191,34 @@ def test_pending_messages_survive_the_end_of_the_program(server: Server, remote:
         collector.close()
 
 
+@pytest.mark.parametrize("isolate", [True, False], ids=["isolated", "threads"])
+def test_a_program_may_say_goodbye_at_its_end(
+    isolate: bool, openssh: OpenSSHServer, remote: Remote
+) -> None:
+    """From a function that it has registered before there was a gateway."""
+    collector = remote("collector")
+    run_program(
+        """
+        import atexit, logging
+        logging.basicConfig()  # the session does not end before
+        ctx = TunneledContext(isolate=isolate)
+        sock = ctx.socket(zmq.PUSH)
+
+        @atexit.register
+        def say_goodbye():
+            sock.send(bytes(8))
+            sock.close()
+            ctx.term()
+
+        sock.connect(addr, ssh=options)
+        """,
+        options=arguments_for(openssh),
+        addr=collector.address,
+        isolate=isolate,
+    )
+    collector.wait_for(messages=1)
+
+
 @pytest.mark.parametrize("undo", ["close", "disconnect"])
 def test_pending_messages_survive_without_term(
     undo: str, any_ctx: TunneledContext, openssh_options: SSHOptions, remote: Remote

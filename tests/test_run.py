@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import json
 import os
 import re
 import shutil
@@ -11,12 +12,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import venv
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zmq
 
 from tests.peers import ROOT, Peer, free_port
 from tests.polling import wait_until
@@ -25,7 +28,7 @@ from tests.sshd import OpenSSHServer
 from tunneledzmq.run import cannot_run
 from tunneledzmq.run import main as run_main
 from tunneledzmq.run.report import summary
-from tunneledzmq.run.settings import excepted
+from tunneledzmq.run.settings import Settings, environment, excepted
 
 ASK = """
 import sys, zmq
@@ -249,6 +252,47 @@ def test_a_line_that_was_never_finished_is_passed_over(tmp_path: Path) -> None:
         "tunneledzmq run: process 1 (p): tcp://h:1 directly (--except)",
         "tunneledzmq run: Python processes that use zmq: 1; connects to tcp:// addresses: 1",
     ]
+
+
+def test_a_program_in_an_environment_of_its_own_needs_nothing_but_pyzmq(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    venv.create(tmp_path, symlinks=os.name != "nt")
+    python = str(tmp_path / ("Scripts" if os.name == "nt" else "bin") / "python")
+    where = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    found = subprocess.run(where, check=True, capture_output=True, text=True).stdout.strip()
+    [zmq_directory] = zmq.__path__
+    for path in Path(zmq_directory).parent.glob("*zmq*"):
+        if path.name in ("zmq", "pyzmq.libs"):
+            shutil.copytree(path, Path(found) / path.name)
+    modules = ("sshtunnel", "paramiko", "tunneledzmq")
+    source = f"""
+import importlib.util
+print([name for name in {modules} if importlib.util.find_spec(name)])
+{_asking()}"""
+    env = {"PYTHONPATH": ""}
+    output, _ = run(openssh, "--", python, "-c", source, echo.address, env=env)
+    assert output.splitlines() == ["['tunneledzmq']", "hello 1"]
+
+
+@pytest.mark.parametrize("given", [None, "", "lib", os.pathsep + "lib", "lib" + 2 * os.pathsep])
+def test_a_program_finds_its_modules_where_it_would_without(
+    given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty entry of PYTHONPATH, as shells easily make one, is the working directory."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if given is not None:
+        monkeypatch.setenv("PYTHONPATH", given)
+
+    def found(env: dict[str, str]) -> list[str]:
+        command = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.path))"]
+        output = subprocess.run(command, env=env, cwd=tmp_path, check=True, capture_output=True)
+        path: list[str] = json.loads(output.stdout)
+        return path
+
+    hooked = found(environment(Settings({}, [])))
+    assert hooked.pop(1).endswith("hook")
+    assert hooked == found(dict(os.environ))
 
 
 def test_the_programs_own_sitecustomize_is_run(

@@ -45,6 +45,18 @@ class Naming(zmq.Socket[bytes]):
         return zmq.Socket.connect(self, addr)
 
 
+class Stateful(zmq.Socket[bytes]):
+    """Has names for what it keeps that come to mind easily."""
+
+    _connected = _open = _failed = _started = False
+    _pool = None
+
+    def connect(self, addr: str) -> Any:  # type: ignore[override]
+        connecting = super().connect(addr)
+        self._connected = self._open = True
+        return connecting
+
+
 class Slotted(zmq.Socket[bytes]):
     """Has a place of its own for what it keeps."""
 
@@ -72,6 +84,7 @@ shadow = zmq.Context.shadow
 WAYS: dict[str, tuple[type[TunneledContext], Callable[[Any], Any]]] = {
     "asked for": (TunneledContext, lambda ctx: ctx.socket(zmq.REQ, socket_class=zmq.Socket)),
     "of its own": (TunneledContext, lambda ctx: ctx.socket(zmq.REQ, socket_class=Counting)),
+    "with a state": (TunneledContext, lambda ctx: ctx.socket(zmq.REQ, socket_class=Stateful)),
     "with slots": (TunneledContext, lambda ctx: ctx.socket(zmq.REQ, socket_class=Slotted)),
     "made": (
         TunneledContext,
@@ -111,6 +124,32 @@ def test_a_socket_of_any_class_connects_directly_when_it_is_told_to(made: Any, e
     zmq.Socket.connect(made, echo.address, ssh=None)  # type: ignore[call-arg]
     round_trip(made)
     assert not getattr(made, "tunnels", [])
+
+
+@pytest.mark.parametrize(
+    ("ours", "plain"),
+    [(TunneledContext, zmq.Context), (tunneledzmq.asyncio.TunneledContext, zmq.asyncio.Context)],
+    ids=["blocking", "asyncio"],
+)
+def test_what_is_ours_has_names_of_its_own(ours: Any, plain: Any) -> None:
+    """Other people's classes are derived from ours, or mixed with them."""
+    with ours() as ctx, plain() as its, ctx.socket(zmq.REQ) as sock, its.socket(zmq.REQ) as other:
+        for made, without in ((ctx, its), (sock, other)):
+            # vars() has what was set, and its class what may be.
+            names = {*dir(type(made)), *vars(made)} - {*dir(type(without)), *vars(without)}
+            assert names
+            assert [name for name in names if "tunnel" not in name and name[:2] != "__"] == []
+
+
+def test_a_context_that_keeps_something_of_its_own_is_no_context_of_ours(
+    openssh_options: SSHOptions, echo: Peer
+) -> None:
+    class Keeping(zmq.Context[Any]):
+        _pool = _ssh = "kept"
+
+    with TunneledContext(ssh=openssh_options), Keeping() as ctx, ctx.socket(zmq.REQ) as sock:
+        sock.connect(echo.address)
+        round_trip(sock)
 
 
 def test_what_a_class_overrides_sees_what_the_program_says(

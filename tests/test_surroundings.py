@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,7 @@ import psutil
 import pytest
 import zmq
 
-from tests.logins import arguments_for, entry_for
+from tests.logins import arguments_for, entry_for, options_for
 from tests.peers import Peer
 from tests.polling import wait_until
 from tests.programs import run_program
@@ -25,6 +27,7 @@ from tests.sshd import OpenSSHServer
 from tests.test_proxy_command import NETCAT
 from tunneledzmq import SSHOptions, TunneledContext
 from tunneledzmq.gateway.reach.shell import ShellCommand
+from tunneledzmq.shared.interpreter import absolute_entries
 
 ROUND_TRIP = """
     with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
@@ -128,6 +131,102 @@ def test_a_working_directory_that_was_removed(
     leave = f"import os; os.mkdir({str(tmp_path / 'gone')!r}); os.chdir({str(tmp_path / 'gone')!r})"
     source = f"""
     {leave}; os.rmdir(os.getcwd()); sys.path.insert(0, "")
+    {ROUND_TRIP}"""
+    options = arguments_for(openssh)
+    assert run_program(source, options=options, addr=echo.address) == "hello\n"
+
+
+@pytest.mark.parametrize("start", ["", "~/", "{}/"], ids=["relative", "home", "absolute"])
+def test_a_path_that_leads_back_from_behind_a_symbolic_link(
+    start: str,
+    ctx: TunneledContext,
+    openssh: OpenSSHServer,
+    echo: Peer,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is what the system makes of it, as with ssh: such as ``current/../shared/id``."""
+    (home / "releases" / "7").mkdir(parents=True)
+    (home / "releases" / "shared").mkdir()
+    (home / "current").symlink_to("releases/7")
+    shutil.copy(openssh.keyfile, home / "releases" / "shared" / "id")
+    monkeypatch.chdir(home)
+    keyfile = f"{start.format(home)}current/../shared/id"
+    with ctx.socket(zmq.REQ) as sock:
+        sock.connect(echo.address, ssh=options_for(openssh, keyfile=keyfile))
+        sock.send(b"hello")
+        assert sock.recv() == b"hello"
+    assert [*absolute_entries(["current/../shared"])] == [f"{home}/current/../shared"]
+
+
+@pytest.mark.parametrize("isolate", [True, False], ids=["in a process", "on a thread"])
+@pytest.mark.parametrize("closed", [(0,), (0, 1), (0, 1, 2)], ids=str)
+def test_a_program_that_has_closed_its_standard_streams(
+    closed: tuple[int, ...], isolate: bool, openssh: OpenSSHServer, echo: Peer
+) -> None:
+    """Whatever is opened next has their numbers, which mean something else in a gateway."""
+    output = run_program(
+        """
+        import os
+        with TunneledContext(isolate=isolate) as ctx, ctx.socket(zmq.REQ) as sock:
+            output = os.dup(1)
+            for number in closed:
+                os.close(number)
+            sock.connect(addr, ssh=options)
+            sock.send(b"hello")
+            os.write(output, sock.recv())
+        """,
+        options=arguments_for(openssh),
+        addr=echo.address,
+        closed=closed,
+        isolate=isolate,
+    )
+    assert output == "hello"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells of the signals")
+@pytest.mark.parametrize("isolate", [True, False], ids=["in a process", "on a thread"])
+def test_a_program_that_ignores_and_blocks_signals(
+    isolate: bool, openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    """What it has chosen for itself is not for the commands of the config file."""
+    tell = f"import shutil; shutil.copy('/proc/self/status', {str(tmp_path)!r})\n"
+    (tmp_path / "netcat.py").write_text(tell + NETCAT)
+    command = shlex.join([sys.executable, "-S", str(tmp_path / "netcat.py")])
+    (tmp_path / "config").write_text(
+        f"Match exec false\n  HostName 127.0.0.9\nMatch all\n  ProxyCommand {command} %h %p\n"
+    )
+    output = run_program(
+        """
+        import signal
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM, signal.SIGTERM])
+        with TunneledContext(isolate=isolate) as ctx, ctx.socket(zmq.REQ) as sock:
+            try:
+                sock.connect(addr, ssh=options)
+                sock.send(b"hello")
+                print(sock.recv().decode())
+            except TunnelError as exc:
+                print(exc)
+        """,
+        options=arguments_for(openssh, config_file=str(tmp_path / "config")),
+        addr=echo.address,
+        isolate=isolate,
+    )
+    if not isolate:
+        assert "exit status is not to be had, since the program ignores SIGCHLD" in output
+        return
+    assert output == "hello\n"
+    assert re.search(r"^SigBlk:\s+0+$", (tmp_path / "status").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["calendar", "email", "hmac"])
+def test_a_program_with_a_module_that_has_the_name_of_pythons(
+    name: str, openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('this is no module for others')")
+    source = f"""
+    sys.path.insert(0, {str(tmp_path)!r})
     {ROUND_TRIP}"""
     options = arguments_for(openssh)
     assert run_program(source, options=options, addr=echo.address) == "hello\n"

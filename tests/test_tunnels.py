@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import zmq
 
+from tests.faults.injection import kill_gateway
 from tests.logins import Server
 from tests.peers import Peer, free_port, round_trip
 from tests.polling import PATIENCE, wait_until
 from tunneledzmq import SSHOptions, Tunnel, TunneledContext, TunneledSocket
 from tunneledzmq.gateway.traffic import servers
+from tunneledzmq.handles import handle
 from tunneledzmq.shared.system import ports
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -185,6 +187,31 @@ def test_disconnect_leaves_the_other_tunnels(
     for _ in range(10):
         sock.send(b"x")
     kept.wait_for(messages=10)
+
+
+@pytest.mark.parametrize("by", ["address", "last_endpoint"])
+def test_a_tunnel_that_has_ended_by_itself_can_be_disconnected(
+    by: str,
+    ctx: TunneledContext,
+    openssh_options: SSHOptions,
+    echo: Peer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To libzmq it is an endpoint as any other, which would get its share of the messages."""
+    monkeypatch.setattr(handle, "_MAX_DEATHS", 0)
+    sock = ctx.socket(zmq.DEALER)
+    sock.connect(echo.address, ssh=openssh_options)
+    [tunnel] = sock.tunnels
+    kill_gateway()
+    wait_until(lambda: tunnel.state == "closed")
+    assert sock.tunnels == []
+    sock.disconnect(echo.address if by == "address" else sock.last_endpoint)
+    with pytest.raises(zmq.ZMQError):
+        sock.disconnect(tunnel.local)
+    sock.connect(echo.address, ssh=openssh_options)
+    for _ in range(2):
+        sock.send_multipart([b"", b"hello"])
+        assert sock.recv_multipart() == [b"", b"hello"]
 
 
 def test_a_socket_may_connect_again(ctx: TunneledContext, options: SSHOptions, echo: Peer) -> None:

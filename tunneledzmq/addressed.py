@@ -48,24 +48,24 @@ class AddressedTunnels:
             if not named:
                 self._named.pop(name, None)
 
-    def clear(self) -> list[Tunnel]:
-        """Forget all, and return them."""
-        tunnels = list(self._names)
-        self._names.clear()
-        self._named.clear()
-        return tunnels
-
     def to(self, addr: str) -> list[Tunnel]:
         """Return the open ones to an address, as it was given."""
-        return [tunnel for tunnel in self.named(addr) if self._names[tunnel][0] == addr]
+        return [
+            tunnel
+            for tunnel in self.named(addr)
+            if self._names[tunnel][0] == addr and tunnel.state != "closed"
+        ]
 
     def named(self, *names: str) -> list[Tunnel]:
-        """Return the open ones to an address, or with a local endpoint."""
+        """Return those to an address, or with a local endpoint, that were not given up.
+
+        To one that has ended by itself libzmq is still connected.
+        """
         found = {tunnel: None for name in names for tunnel in self._named.get(name, ())}
-        return [tunnel for tunnel in found if tunnel.state not in ("closing", "closed")]
+        return [tunnel for tunnel in found if tunnel._closing is None]
 
     def _forget_closed(self) -> None:
         for tunnel in self:
-            if tunnel.state == "closed":
+            if tunnel._closing is not None and tunnel.state == "closed":
                 self.discard(tunnel)
         self._many = max(_FEW, 2 * len(self._names))

@@ -56,11 +56,11 @@ class TunneledContext(zmq.Context[_SocketT], Generic[_SocketT]):
     _instance: Any = None
     _instance_pid: int | None = None
 
-    _ssh: SSHOptions | None = None
-    _local: str | None = None
-    _pool: GatewayPool
+    _tunnel_ssh: SSHOptions | None = None
+    _tunnel_local: str | None = None
+    _tunnel_pool: GatewayPool
     # Kept for those that shadow it.
-    _noted: Any
+    _tunnel_noted: Any
 
     def __init__(
         self,
@@ -85,15 +85,15 @@ class TunneledContext(zmq.Context[_SocketT], Generic[_SocketT]):
         super().__init__(io_threads, shadow)  # type: ignore[call-overload]
         owner = owner_of(self)
         if owner is not None:
-            self._ssh = owner._ssh if default is None else default
-            self._local = owner._local if local is None else local
-            self._pool = owner._pool
+            self._tunnel_ssh = owner._tunnel_ssh if default is None else default
+            self._tunnel_local = owner._tunnel_local if local is None else local
+            self._tunnel_pool = owner._tunnel_pool
         else:
-            self._ssh = default
-            self._local = local
-            self._pool = GatewayPool(isolate=isolate)
+            self._tunnel_ssh = default
+            self._tunnel_local = local
+            self._tunnel_pool = GatewayPool(isolate=isolate)
         note_context(self)
-        if self._ssh is not None:
+        if self._tunnel_ssh is not None:
             guard()
 
     @classmethod
@@ -131,7 +131,10 @@ class TunneledContext(zmq.Context[_SocketT], Generic[_SocketT]):
             if context is None or cls._instance_pid != os.getpid() or context.closed:
                 context = cls(io_threads=io_threads, **given)
                 cls._instance, cls._instance_pid = context, os.getpid()
-        for name, value, own in (("ssh", wanted, context._ssh), ("local", local, context._local)):
+        for name, value, own in (
+            ("ssh", wanted, context._tunnel_ssh),
+            ("local", local, context._tunnel_local),
+        ):
             if value not in (None, own):
                 raise ValueError(
                     f"{cls.__name__}.instance() is there already, and has another {name}=; its "
@@ -177,13 +180,13 @@ class TunneledContext(zmq.Context[_SocketT], Generic[_SocketT]):
         # Other classes may well take it.
         if "ssh" in kwargs and str(getattr(kind, "__module__", "")).startswith(f"{__package__}."):
             raise TypeError("a socket takes no ssh=: pass it to its connect(), or to the context")
-        made = maker(kind, needed=self._ssh is not None)
+        made = maker(kind, needed=self._tunnel_ssh is not None)
         return super().socket(socket_type, made, **kwargs)
 
     @property
     def tunnels(self) -> list[Tunnel]:
         """The open tunnels of all its sockets."""
-        return self._pool.tunnels
+        return self._tunnel_pool.tunnels
 
     def term(self) -> None:
         """Close or terminate the context, as :meth:`zmq.Context.term` does.
@@ -191,7 +194,7 @@ class TunneledContext(zmq.Context[_SocketT], Generic[_SocketT]):
         It returns when libzmq has handed over all that its sockets' LINGER allows; what the
         gateways hold by then they deliver by themselves, as the kernel does for TCP.
         """
-        pool = getattr(self, "_pool", None)
+        pool = getattr(self, "_tunnel_pool", None)
         if pool is None or pool.inherited:
             super().term()
             return

@@ -30,11 +30,11 @@ __all__ = [
 class Context(Protocol):
     """A context of this package, as its sockets' connects see it."""
 
-    _ssh: SSHOptions | None
-    _local: str | None
-    _pool: GatewayPool
+    _tunnel_ssh: SSHOptions | None
+    _tunnel_local: str | None
+    _tunnel_pool: GatewayPool
     _shadow: bool
-    _noted: Any
+    _tunnel_noted: Any
 
     @property
     def underlying(self) -> int:
@@ -100,7 +100,7 @@ def note_context(context: Context) -> None:
     if noted is None:
         noted = _contexts[address] = WeakValueDictionary()
     noted[next(_numbers)] = context
-    context._noted = noted
+    context._tunnel_noted = noted
 
 
 def note_socket(sock: Socket) -> None:
@@ -125,8 +125,8 @@ def default_for(sock: zmq.Socket[Any], addr: str) -> SSHOptions | None:
     if not is_tcp(addr):
         return None
     context = context_of(sock)
-    if context is not None and context._ssh is not None:
-        ssh: SSHOptions | None = context._ssh
+    if context is not None and context._tunnel_ssh is not None:
+        ssh: SSHOptions | None = context._tunnel_ssh
     elif program.ssh is None or _is_excepted(addr):
         ssh = None
     else:
@@ -147,7 +147,9 @@ def _is_excepted(addr: str) -> bool:
 def local_for(sock: zmq.Socket[Any]) -> str | None:
     """Return the endpoint of the local leg where nothing else is said."""
     context = context_of(sock)
-    return program.local if context is None or context._local is None else context._local
+    return (
+        program.local if context is None or context._tunnel_local is None else context._tunnel_local
+    )
 
 
 def context_of(sock: zmq.Socket[Any]) -> Context | None:
@@ -179,7 +181,7 @@ def owner_of(context: Any) -> Context | None:
     otherwise                                nobody's
     =======================================  =============================================
     """
-    while not hasattr(context, "_pool"):
+    while not hasattr(context, "_tunnel_pool"):
         if not context._shadow:
             return None
         shadowed = context._shadow_obj
@@ -194,5 +196,5 @@ def _noted_at(address: int) -> Context | None:
     found = [] if noted is None else [reference() for reference in noted.valuerefs()]
     alive = [context for context in found if context is not None and not context.closed]
     # The last of those that come last.
-    alive.sort(key=lambda context: (context._ssh is not None, not context._shadow))
+    alive.sort(key=lambda context: (context._tunnel_ssh is not None, not context._shadow))
     return alive[-1] if alive else None

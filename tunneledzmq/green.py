@@ -39,8 +39,8 @@ class TunneledSocket(BlockingSocket[bytes], PlainSocket):  # type: ignore[misc]
 
     _repr_cls = "tunneledzmq.green.TunneledSocket"
 
-    def _open(self, tunnel: Tunnel) -> None:
-        open_beside(self._pool, tunnel)
+    def _open_tunnel(self, tunnel: Tunnel) -> None:
+        open_beside(self._tunnel_pool, tunnel)
 
 
 add_twin(PlainSocket, TunneledSocket)

@@ -111,11 +111,11 @@ def adopt(sock: zmq.Socket[Any]) -> TunneledSocket[Any]:
         except TypeError as exc:
             raise _cannot_mix(kind, exc) from exc
         assert isinstance(sock, TunneledSocket)
-        sock._begin()
+        sock._begin_tunnels()
     return sock
 
 
-TunneledSocket._adopt = staticmethod(adopt)
+TunneledSocket._adopt_for_tunnels = staticmethod(adopt)
 
 
 def _cannot_mix(kind: Any, exc: TypeError) -> TypeError:
@@ -138,7 +138,7 @@ def guard() -> None:
 @functools.wraps(_plain_connect)
 def _guarded_connect(self: Any, addr: str | bytes, *args: Any, **kwargs: Any) -> Any:
     if isinstance(self, TunneledSocket):
-        if self._passing:
+        if self._past_tunnels:
             return _plain_connect(self, addr)
         # Its class names pyzmq's method, instead of what it inherits.
         return _twin(type(self)).connect(self, addr, *args, **kwargs)

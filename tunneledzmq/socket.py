@@ -64,15 +64,18 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
 
     _repr_cls = "tunneledzmq.TunneledSocket"
 
+    # Whatever is private has "tunnel" in its name: programs' own classes are derived from this one,
+    # or mixed with it, and may have any other.
+
     # Also those that are closing.
     _tunnels: AddressedTunnels
     # Whether pyzmq's own connect is called, and not a program's that skips ours.
-    _passing = False
+    _past_tunnels = False
     # Makes another socket one of this package. Set by `tunneledzmq.mixing`, which knows the twins.
-    _adopt: ClassVar[Callable[[zmq.Socket[Any]], TunneledSocket[Any]]]
+    _adopt_for_tunnels: ClassVar[Callable[[zmq.Socket[Any]], TunneledSocket[Any]]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._begin()
+        self._begin_tunnels()
         super().__init__(*args, **kwargs)  # type: ignore[misc]
         shadowed = self._shadow_obj
         # Before pyzmq 26 a shadow forgot the context, and with it the context's default.
@@ -85,15 +88,15 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         elif isinstance(owner, TunneledSocket):
             self._tunnels = owner._tunnels
 
-    def _begin(self) -> None:
+    def _begin_tunnels(self) -> None:
         """Have no tunnels yet. Also for a socket of another class, whose class has become ours."""
         self._tunnels = AddressedTunnels()
 
-    def _share(self) -> None:
+    def _share_tunnels(self) -> None:
         """Have the tunnels of a shadow go with the socket that it shadows, whatever its class."""
         owner = original(self)
         if not (owner._shadow or isinstance(owner, TunneledSocket)):
-            self._tunnels = TunneledSocket._adopt(owner)._tunnels
+            self._tunnels = TunneledSocket._adopt_for_tunnels(owner)._tunnels
 
     def connect(  # type: ignore[override]
         self,
@@ -121,26 +124,29 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             TypeError: an argument is of another type.
         """
         text = to_text(addr)
-        way = self._way(text, ssh, local)
+        way = self._tunnel_way(text, ssh, local)
         if way is None:
-            return self._connect_directly(text)
-        connected = self._connected(text, way)
+            return self._connect_past_tunnels(text)
+        connected = self._connected_tunnel(text, way)
         if connected is not None:
-            return self._connect_again(connected, text)
+            return self._connect_tunnel_again(connected, text)
         tunnel = Tunnel(str(way.remote), way.options, way.local or "", pace=way.pace)
+        return self._open_tunnel_and_connect(tunnel, text)
+
+    def _open_tunnel_and_connect(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
         try:
-            self._open(tunnel)
-            return self._connect_through(tunnel, text)
+            self._open_tunnel(tunnel)
+            return self._connect_tunnel(tunnel, addr)
         except BaseException:
             if tunnel.state not in ("closing", "closed"):
                 tunnel._cut()  # Ctrl-C in between
             raise
 
-    def _open(self, tunnel: Tunnel) -> None:
+    def _open_tunnel(self, tunnel: Tunnel) -> None:
         if is_green():
-            open_beside(self._pool, tunnel)
+            open_beside(self._tunnel_pool, tunnel)
         else:
-            self._pool.open(tunnel)
+            self._tunnel_pool.open(tunnel)
 
     @property
     def tunnels(self) -> list[Tunnel]:
@@ -155,7 +161,7 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         """
         text = to_text(addr).rstrip("\0")
         matching = self._tunnels.named(text, _normal(text))
-        linger = self._get_or(zmq.LINGER, -1)
+        linger = self._tunnel_option(zmq.LINGER, -1)
         for tunnel in matching:
             super().disconnect(tunnel.local)
             # libzmq keeps the connection until the program's next call into the socket.
@@ -170,22 +176,30 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             linger: milliseconds for which pending messages are still sent; -1 for ever. Default:
                 the socket's LINGER.
         """
-        tunnels = self._tunnels.clear()
+        tunnels = list(self._tunnels)
         if not tunnels:
             super().close(linger)
             return
         if linger is None:
-            linger = self._get_or(zmq.LINGER, -1)
-        super().close(linger)
-        for tunnel in tunnels:
-            closing = tunnel._closing
-            if closing is None:
-                tunnel._close(linger, How.CLOSED)
-            elif closing.how is How.DISCONNECTED:
-                # libzmq does what is left to be done without being asked, for as long as before.
-                tunnel._close(closing.linger, How.CLOSED)
+            linger = self._tunnel_option(zmq.LINGER, -1)
+        try:
+            super().close(linger)
+        finally:  # also when Ctrl-C comes
+            for tunnel in tunnels:
+                self._let_tunnel_go(tunnel, linger)
 
-    def _way(self, addr: str, ssh: SSHLike | Default | None, local: str | None) -> _Way | None:
+    def _let_tunnel_go(self, tunnel: Tunnel, linger: int) -> None:
+        closing = tunnel._closing
+        if closing is None:
+            tunnel._close(linger, How.CLOSED)
+        elif closing.how is How.DISCONNECTED:
+            # libzmq does what is left to be done without being asked, for as long as before.
+            tunnel._close(closing.linger, How.CLOSED)
+        self._tunnels.discard(tunnel)
+
+    def _tunnel_way(
+        self, addr: str, ssh: SSHLike | Default | None, local: str | None
+    ) -> _Way | None:
         """Check the arguments of `connect`; return `None` for a direct connection."""
         if isinstance(ssh, Default):
             options = default_for(self, addr)
@@ -201,28 +215,29 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
             error = zmq.ZMQError(zmq.ENOTSOCK)
             error.strerror += f" (addr={addr!r})"
             raise error
-        self._share()
-        return _Way(options, remote, local, self._pace())
+        self._share_tunnels()
+        return _Way(options, remote, local, self._tunnel_pace())
 
     @property
-    def _pool(self) -> GatewayPool:
+    def _tunnel_pool(self) -> GatewayPool:
         context = context_of(self)
-        return shared_pool() if context is None else context._pool
+        return shared_pool() if context is None else context._tunnel_pool
 
-    def _connect_directly(self, addr: str) -> _SocketContext[Self]:
-        passing, self._passing = self._passing, True
+    def _connect_past_tunnels(self, addr: str) -> _SocketContext[Self]:
+        before, self._past_tunnels = self._past_tunnels, True
         try:
             return super().connect(addr)
         finally:
-            self._passing = passing
+            self._past_tunnels = before
 
-    def _disconnect_directly(self, addr: str) -> None:
+    def _disconnect_past_tunnels(self, addr: str) -> None:
         super().disconnect(addr)
 
-    def _connect_through(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
+    def _connect_tunnel(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
         try:
-            manager = self._connect_directly(tunnel.local)
+            # First, so that another thread that closes the socket finds it.
             self._tunnels.add(tunnel, addr)
+            manager = self._connect_past_tunnels(tunnel.local)
             manager.addr = addr
             return manager
         except BaseException as exc:
@@ -231,11 +246,11 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
                 exc.strerror = exc.strerror.replace(repr(tunnel.local), repr(addr))
             else:
                 with suppress(zmq.ZMQError):
-                    self._disconnect_directly(tunnel.local)
+                    self._disconnect_past_tunnels(tunnel.local)
             tunnel._cut()
             raise
 
-    def _connected(self, addr: str, way: _Way) -> Tunnel | None:
+    def _connected_tunnel(self, addr: str, way: _Way) -> Tunnel | None:
         """Return the tunnel that makes another connect a no-op to libzmq, if there is one."""
         if self.type in _SINGLE:
             for tunnel in self._tunnels.to(addr):
@@ -243,20 +258,20 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
                     return tunnel
         return None
 
-    def _connect_again(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
-        manager = self._connect_directly(tunnel.local)  # a no-op, to libzmq
+    def _connect_tunnel_again(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
+        manager = self._connect_past_tunnels(tunnel.local)  # a no-op, to libzmq
         manager.addr = addr
         return manager
 
-    def _pace(self) -> Pace:
+    def _tunnel_pace(self) -> Pace:
         """Return how libzmq will connect. It takes its options at the connect."""
         return Pace(
-            self._get_or(zmq.RECONNECT_IVL, 100) / 1000,
-            self._get_or(zmq.RECONNECT_IVL_MAX, 0) / 1000,
-            self._get_or(zmq.HEARTBEAT_IVL, 0) > 0,
+            self._tunnel_option(zmq.RECONNECT_IVL, 100) / 1000,
+            self._tunnel_option(zmq.RECONNECT_IVL_MAX, 0) / 1000,
+            self._tunnel_option(zmq.HEARTBEAT_IVL, 0) > 0,
         )
 
-    def _get_or(self, option: int, default: int) -> int:
+    def _tunnel_option(self, option: int, default: int) -> int:
         # A terminated context refuses to tell.
         with suppress(zmq.ZMQError):
             return int(self.get(option))

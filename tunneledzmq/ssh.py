@@ -71,7 +71,7 @@ class OwnTunnel(Tunnel):
         It goes when they have closed their connections, or when nothing has moved for 10 s. The
         socket of :func:`tunnel_connection` is disconnected, so call this on the socket's thread.
         """
-        if self.state in ("closing", "closed"):
+        if self._closing is not None:
             return
         sock = None if self._socket is None else self._socket()
         if sock is not None and not sock.closed:
@@ -119,12 +119,11 @@ def tunnel_connection(
     ssh = _options(server, keyfile, password, options)
     parse_remote(addr)
     owner = adopt(original(socket))
-    way = owner._way(addr, ssh, None)
+    way = owner._tunnel_way(addr, ssh, None)
     assert way is not None
     tunnel = OwnTunnel(str(way.remote), ssh, way.local or "", pace=way.pace)
-    owner._pool.open(tunnel)
     tunnel._socket = weakref.ref(owner)
-    owner._connect_through(tunnel, addr)
+    owner._open_tunnel_and_connect(tunnel, addr)
     return tunnel
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -34,10 +37,11 @@ from tests.faults.injection import (
 )
 from tests.logins import Server, arguments_for, options_for
 from tests.peers import Peer, arrived, free_port, sending_and_ending
-from tests.polling import wait_until
+from tests.polling import PATIENCE, wait_until
 from tests.programs import ObedientProgram
 from tests.sshd import OpenSSHServer
 from tests.stepping import interrupted_at_line
+from tests.test_proxy_command import NETCAT
 from tunneledzmq import SSHConnectionError, SSHOptions, Tunnel, TunneledContext
 
 both_backends = pytest.mark.usefixtures("backend")
@@ -246,6 +250,37 @@ def test_a_login_that_is_slow_is_told_from_a_server_that_is_down(
     assert "connect_timeout" in text
     assert "authenticat" in text, "the stage that was reached"
     assert "firewall" not in text
+
+
+def test_a_program_that_stands_still_while_it_connects_is_connected(
+    openssh: OpenSSHServer, echo: Peer, tmp_path: Path
+) -> None:
+    """Ctrl-Z takes nothing from the time that it has to hear of its session."""
+    (tmp_path / "netcat.py").write_text(NETCAT)
+    command = shlex.join([sys.executable, "-S", str(tmp_path / "netcat.py")])
+    (tmp_path / "config").write_text(
+        f"Host *\n  ProxyCommand sh -c 'sleep 1; exec {command} %h %p'\n"
+    )
+    with ObedientProgram(
+        """
+        from tunneledzmq.handles import handle
+        handle._START_TIMEOUT = 1
+        ctx = TunneledContext()
+        sock = ctx.socket(zmq.REQ)
+        sock.rcvtimeo = 10_000
+        """,
+        options=arguments_for(
+            openssh, config_file=str(tmp_path / "config"), connect_timeout=2 * PATIENCE
+        ),
+        addr=echo.address,
+    ) as program:
+        program.begin("sock.connect(addr, ssh=options)")
+        wait_until(lambda: psutil.Process(program.pid).children(), what="a gateway")
+        wait_until_blocked(program)
+        with stopped(psutil.Process(program.pid)):
+            time.sleep(2 * PATIENCE + 2)
+        program.finish()
+        program.do("sock.send(b'hello'); assert sock.recv() == b'hello'; sock.close(); ctx.term()")
 
 
 @both_backends

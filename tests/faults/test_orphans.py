@@ -388,7 +388,7 @@ def test_threads_inside_connect_do_not_hold_term_up(isolate: bool, echo: Peer) -
             for thread in threads:
                 inside.acquire()
             deadline = time.monotonic() + 5
-            while len(ctx._pool.tunnels) < 10 and time.monotonic() < deadline:
+            while len(ctx._tunnel_pool.tunnels) < 10 and time.monotonic() < deadline:
                 time.sleep(0.01)
             start = time.monotonic()
             ctx.term()

@@ -209,6 +209,41 @@ def test_no_descriptor_for_a_gateway_is_a_clear_error(openssh: OpenSSHServer, ec
 
 
 @pytest.mark.timeout(60 + 30 * TRIES)
+def test_a_gateway_that_dies_while_there_are_no_descriptors_is_replaced_later(
+    openssh: OpenSSHServer, echo: Peer
+) -> None:
+    output = run_program(
+        """
+        import errno, os, resource, signal, time
+        def wait_until(holds):
+            deadline = time.monotonic() + 10
+            while not holds():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock, ctx.socket(zmq.REQ) as other:
+            sock.rcvtimeo = 10_000
+            sock.connect(addr, ssh=options)
+            [tunnel] = sock.tunnels
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            os.kill(tunnel._handle.pid, signal.SIGKILL)
+            wait_until(lambda: os.strerror(errno.EMFILE) in (tunnel.last_error or ""))
+            print(tunnel.state)
+            try:
+                other.connect(addr, ssh=options)
+            except GatewayError as exc:
+                print(errno.errorcode[exc.errno], other.tunnels)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            sock.send(b"hello")
+            print(sock.recv().decode(), tunnel.state, ctx.tunnels == [tunnel])
+        """,
+        options=arguments_for(openssh),
+        addr=echo.address,
+    )
+    assert output.splitlines() == ["down", "EMFILE []", "hello up True"]
+    time_until_nothing_is_left(openssh)
+
+
 def test_sessions_that_have_ended_leave_no_memory(
     ctx: TunneledContext, openssh: OpenSSHServer, remote: Callable[..., Peer], figures: Figures
 ) -> None:

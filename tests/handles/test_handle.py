@@ -55,6 +55,17 @@ def test_why_no_gateway_is_started_is_told_as_it_is(monkeypatch: pytest.MonkeyPa
     assert caught.value.errno == errno.ELOOP
 
 
+def test_whoever_hears_of_the_end_may_end_the_program(handle: Any) -> None:
+    """There is nothing left to be removed by then."""
+    reply = handle._opening[1] = Reply()
+    heard = []
+    handle._directory.remove = lambda: heard.append(reply.wait(0))
+    handle._end(GatewayError(errno.EPIPE, "killed by signal 9"))
+    assert heard == [False]
+    with pytest.raises(GatewayError):
+        reply.wait(0)
+
+
 @pytest.mark.parametrize("closing", [False, True])
 def test_a_tunnel_that_fails_ends_with_its_connect(handle: Any, closing: bool) -> None:
     """Not before: a program that sees the end would look for the error in vain."""

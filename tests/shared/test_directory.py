@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,21 @@ def test_one_is_private_and_goes(base: Path) -> None:
     assert Path(made.path).parent == base
     assert os.stat(made.path).st_mode & 0o777 == 0o700
     made.remove()
+    assert not list(base.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no umask")
+def test_one_that_is_made_with_a_umask_for_files_lets_its_owner_in(base: Path) -> None:
+    before = os.umask(0o177)
+    try:
+        made = RuntimeDirectory()
+        assert os.stat(made.path).st_mode & 0o777 == 0o700
+        shutil.rmtree(made.path)
+        restore(made.path)
+        assert os.stat(made.path).st_mode & 0o777 == 0o700
+        made.remove()
+    finally:
+        os.umask(before)
     assert not list(base.iterdir())
 
 
@@ -210,6 +226,30 @@ def test_one_in_whose_making_ctrl_c_is_pressed_leaves_nothing(
         RuntimeDirectory()
     assert descriptors() == before
     assert not list(base.iterdir())
+
+
+def test_one_that_was_made_when_ctrl_c_is_heard_goes(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.mkdir
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        real(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RuntimeDirectory()
+    assert not list(base.iterdir())
+
+
+def test_one_whose_name_is_taken_gets_another(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = iter([b"name", b"name", b"more"])
+    monkeypatch.setattr(os, "urandom", lambda size: next(names))
+    one, other = RuntimeDirectory(), RuntimeDirectory()
+    assert one.path != other.path
+    for made in (one, other):
+        made.remove()
 
 
 @contextmanager

@@ -245,9 +245,9 @@ _UNTOLD = (GivenUp, zmq.ContextTerminated)
 class ConnectingSocket(Protocol):
     """The socket, as what it connects sees it."""
 
-    _connecting: dict[Tunnel, Connecting[Any]]
+    _connecting_tunnels: dict[Tunnel, Connecting[Any]]
 
-    def _undo(self, tunnel: Tunnel) -> None:
+    def _undo_tunnel(self, tunnel: Tunnel) -> None:
         """Make the socket as it was before a connect. For the socket's thread."""
         ...
 
@@ -328,7 +328,7 @@ class Connecting(Generic[_SocketT]):
     def on_done(self) -> None:
         """Note the outcome. Called by the attempt's thread."""
         assert self._attempt is not None
-        self._socket._connecting.pop(self._attempt.tunnel, None)
+        self._socket._connecting_tunnels.pop(self._attempt.tunnel, None)
 
     def __del__(self) -> None:
         """Tell of a failure that nobody has waited for and nobody can any more, as asyncio does."""
@@ -379,14 +379,14 @@ class PendingConnect(asyncio.Future[None], Connecting[_SocketT]):
             yield from asyncio.Future.__await__(self)
         except asyncio.CancelledError:
             # Also one that came in the moment in which the session was up.
-            self._socket._undo(self._attempt.tunnel)
+            self._socket._undo_tunnel(self._attempt.tunnel)
             raise
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Undo the connect: close the tunnel, give the login up if nobody else waits for it."""
         if not super().cancel(msg):
             return False
-        self._socket._undo(self._attempt.tunnel)
+        self._socket._undo_tunnel(self._attempt.tunnel)
         return True
 
     def __del__(self) -> None:
@@ -417,7 +417,7 @@ class PendingConnect(asyncio.Future[None], Connecting[_SocketT]):
         if error is None:
             super().on_done()
         else:
-            self._socket._undo(self._attempt.tunnel)
+            self._socket._undo_tunnel(self._attempt.tunnel)
         if self.done():
             return
         if error is None:

@@ -32,13 +32,13 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
     _repr_cls = "tunneledzmq.asyncio.TunneledSocket"
 
     # What `connect` returned, while it is under way. Nothing else need keep it.
-    _connecting: dict[Tunnel, Connecting[Any]]
+    _connecting_tunnels: dict[Tunnel, Connecting[Any]]
     # What has failed of it, and is perhaps still to be undone.
-    _failed: deque[Tunnel]
+    _failed_tunnels: deque[Tunnel]
 
-    def _begin(self) -> None:
-        super()._begin()
-        self._connecting, self._failed = {}, deque()
+    def _begin_tunnels(self) -> None:
+        super()._begin_tunnels()
+        self._connecting_tunnels, self._failed_tunnels = {}, deque()
 
     @property
     def tunnels(self) -> list[Tunnel]:
@@ -79,33 +79,33 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
             TypeError: an argument is of another type.
         """
         text = to_text(addr)
-        way = self._way(text, ssh, local)
+        way = self._tunnel_way(text, ssh, local)
         if way is None:
-            return Connecting(self._connect_directly(text))
-        self._undo_failed()
-        connected = self._connected(text, way)
+            return Connecting(self._connect_past_tunnels(text))
+        self._undo_failed_tunnels()
+        connected = self._connected_tunnel(text, way)
         if connected is not None:
-            again = self._connecting.get(connected)
+            again = self._connecting_tunnels.get(connected)
             if again is not None and again.under_way:
                 return again
-            return Connecting(self._connect_again(connected, text))
-        linger = self._linger_of(weakref.ref(self))
-        pool = self._pool
+            return Connecting(self._connect_tunnel_again(connected, text))
+        linger = self._linger_of_tunnel(weakref.ref(self))
+        pool = self._tunnel_pool
         tunnel = Tunnel(str(way.remote), way.options, way.local or "", pace=way.pace)
         attempt: Attempt | None = None
         try:
             pool.begin(tunnel)
-            attempt = Attempt(pool, tunnel, linger, self._failed)
-            return self._start(attempt, text)
+            attempt = Attempt(pool, tunnel, linger, self._failed_tunnels)
+            return self._start_tunnel(attempt, text)
         except BaseException:  # no thread to be had, Ctrl-C
             if tunnel._listener is not None:
-                self._undo(tunnel)
-                (attempt or Attempt(pool, tunnel, linger, self._failed)).give_up()
+                self._undo_tunnel(tunnel)
+                (attempt or Attempt(pool, tunnel, linger, self._failed_tunnels)).give_up()
             raise
 
-    def _start(self, attempt: Attempt, addr: str) -> Connecting[Self]:
+    def _start_tunnel(self, attempt: Attempt, addr: str) -> Connecting[Self]:
         attempt.start()
-        manager = self._connect_through(attempt.tunnel, addr)
+        manager = self._connect_tunnel(attempt.tunnel, addr)
         loop: asyncio.AbstractEventLoop | None = None
         with suppress(RuntimeError):
             loop = asyncio.get_running_loop()
@@ -114,15 +114,15 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
             connecting = Connecting(manager, attempt)
         else:
             connecting = PendingConnect(manager, attempt, loop)
-        self._connecting[attempt.tunnel] = connecting
+        self._connecting_tunnels[attempt.tunnel] = connecting
         attempt.when_done(connecting.on_done, loop)
         return connecting
 
     @staticmethod
-    def _linger_of(reference: weakref.ref[TunneledSocket]) -> Callable[[], int]:
+    def _linger_of_tunnel(reference: weakref.ref[TunneledSocket]) -> Callable[[], int]:
         def linger() -> int:
             sock = reference()
-            return 0 if sock is None or sock.closed else sock._get_or(zmq.LINGER, -1)
+            return 0 if sock is None or sock.closed else sock._tunnel_option(zmq.LINGER, -1)
 
         return linger
 
@@ -132,12 +132,12 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
         Args:
             addr: as it was given to :meth:`connect`, or the local endpoint (``last_endpoint``).
         """
-        self._undo_failed()
+        self._undo_failed_tunnels()
         super().disconnect(addr)
 
-    def _undo(self, tunnel: Tunnel) -> None:
+    def _undo_tunnel(self, tunnel: Tunnel) -> None:
         """Make the socket as it was before a connect. To be called by the socket's thread."""
-        self._connecting.pop(tunnel, None)
+        self._connecting_tunnels.pop(tunnel, None)
         if tunnel._closing is not None:
             return  # undone, disconnected or closed before
         self._tunnels.discard(tunnel)
@@ -146,15 +146,15 @@ class TunneledSocket(BlockingSocket[Any], zmq.asyncio.Socket):
             linger = self.get(zmq.LINGER)
             self.set(zmq.LINGER, 0)
             try:
-                self._disconnect_directly(tunnel.local)
+                self._disconnect_past_tunnels(tunnel.local)
             finally:
                 self.set(zmq.LINGER, linger)
         tunnel._cut()
 
-    def _undo_failed(self) -> None:
+    def _undo_failed_tunnels(self) -> None:
         """Undo what failed, where no event loop has done it yet."""
-        while self._failed:
-            self._undo(self._failed.popleft())
+        while self._failed_tunnels:
+            self._undo_tunnel(self._failed_tunnels.popleft())
 
 
 add_twin(PlainSocket, TunneledSocket)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from ..shared.system.process import deafen, open_control, raise_limits
+from ..shared.system.process import deafen, hear_of_children, open_control, raise_limits
 
 __all__ = ["main"]
 
@@ -17,6 +17,7 @@ def main(control: int) -> None:
     program, which the gateway may have messages to deliver for.
     """
     deafen()
+    hear_of_children()
     sock = open_control(control)
     raise_limits()
     # Nothing that is imported is garbage, and to look for some takes a tenth of the time.

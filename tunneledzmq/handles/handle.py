@@ -51,6 +51,10 @@ _MAX_TOLD = 100
 # A gateway that dies so often without logging in once in between is not restarted any more.
 _MAX_DEATHS = 5
 
+# Seconds between two tries to start one where that fails; they double.
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 4.0
+
 
 class HandleEnded(Exception):
     """The gateway had ended before it saw the request; another one will serve it."""
@@ -392,11 +396,10 @@ class GatewayHandle:
             tunnel._has_session = False
         if self._deaths > _MAX_DEATHS or not self._wait((self._deaths - 1) * 0.5):
             return False
-        try:
-            control, self._home = self._start()
-        except GatewayError as exc:
-            self._log_error(str(exc))
+        started = self._start_again()
+        if started is None:
             return False
+        control, self._home = started
         with self._lock:
             opened = {n: tunnel for n, tunnel in self._tunnels.items() if not tunnel._terminated}
             for number, tunnel in opened.items():
@@ -415,6 +418,29 @@ class GatewayHandle:
             # All ended while it started: it would wait for the first one.
             control.shutdown()
         return True
+
+    def _start_again(self) -> tuple[ControlChannel, Home] | None:
+        """Start a gateway as soon as one can be started; `None` when nobody needs it any more."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return self._start()
+            except GatewayError as exc:
+                # Of descriptors, processes or memory there may be some again.
+                self._on_cannot_start(exc)
+            if not self._wait(pause):
+                return None
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _on_cannot_start(self, error: GatewayError) -> None:
+        """Tell all whom that concerns."""
+        self._tell(logging.ERROR, error.strerror)
+        for tunnel in self._lasting():
+            tunnel._last_error = error.strerror
+            reply = self._opening.get(tunnel._id)
+            if reply is not None:
+                self._drop(tunnel)
+                reply.fail(error)
 
     def _lasting(self) -> list[Tunnel]:
         """Return the tunnels whose contexts have not ended."""
@@ -440,9 +466,10 @@ class GatewayHandle:
             self._closing.clear()
             for tunnel in tunnels:
                 tunnel._ended = True
+        # Before anybody hears of it, who may end the program.
+        self._directory.remove()
         for reply in replies:
             reply.fail(error)
-        self._directory.remove()
         self._answers.close()
 
     # What the gateway reports
@@ -493,10 +520,7 @@ class GatewayHandle:
             self._deaths = 0
             self._tell_return()
         elif error is not None and any(tunnel._opened for tunnel in list(self._tunnels.values())):
-            # A warning for each reason; an outage may take all night.
-            log(logger.name, logging.DEBUG if error in self._told else logging.WARNING, error)
-            if len(self._told) < _MAX_TOLD:
-                self._told.add(error)
+            self._tell(logging.WARNING, error)
             self._lost_at = self._lost_at or time.monotonic()
         self._reconnects = reconnects
         for tunnel in list(self._tunnels.values()):
@@ -505,6 +529,12 @@ class GatewayHandle:
             tunnel._has_session = self._has_session
             if tunnel._opened:
                 tunnel._reconnects = self._reconnects_before + reconnects
+
+    def _tell(self, level: int, why: str) -> None:
+        """Log why there is no session, each reason once: an outage may take all night."""
+        log(logger.name, logging.DEBUG if why in self._told else level, why)
+        if len(self._told) < _MAX_TOLD:
+            self._told.add(why)
 
     def _tell_return(self) -> None:
         """Tell who was told that the session was lost that it is back."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
 import logging
 import os
@@ -10,28 +9,33 @@ import select
 import socket
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
 from ..exceptions import GatewayError
 from ..shared.directory import STDERR
 from ..shared.environment import environment_of_others
-from ..shared.interpreter import find_interpreter, is_called_python
+from ..shared.interpreter import absolute_entries, find_interpreter, is_called_python
+from ..shared.system.descriptors import beyond_standard_streams
 from ..shared.system.leg import HAS_UNIX_SOCKETS
 from .records import log
 
-__all__ = ["Home", "start_process", "start_thread"]
+__all__ = ["Home", "end_threads", "start_process", "start_thread", "use_interpreter"]
 
 # The child takes over this program's sys.path as it is: "-m" would put the working directory in
-# front of it, and could not find a package that the program itself found in a place of its own.
+# front of it, and could not find a package that the program itself found in a place of its own. The
+# standard library comes first: a module of the program's may have the name of one that it never
+# needs itself (calendar, email).
 # The package itself stays empty there: a gateway has no use for zmq, which takes long to import.
 # Its first word is the proof that it runs this, and is no copy of the program. Who lists processes
 # sees the beginning of it, which says whose it is.
 _BOOTSTRAP = (
     "'tunneledzmq gateway';"
     "import os, sys, types;"
-    "proof, control, sys.path[:] = int(sys.argv[1]), int(sys.argv[2]), sys.argv[4:];"
+    "proof, control = int(sys.argv[1]), int(sys.argv[2]);"
+    "sys.path[:] = [os.path.dirname(os.__file__), *sys.argv[4:]];"
     "os.environ.pop('TUNNELEDZMQ_GATEWAY', None);"
     "proof < 0 or (os.write(proof, b'!'), os.close(proof));"
     "sys.modules['tunneledzmq'] = package = types.ModuleType('tunneledzmq');"
@@ -77,6 +81,18 @@ class Home(Protocol):
 # Why there is no interpreter, once that is known.
 _no_interpreter: str | None = None
 
+# Another interpreter than the program's, and its sys.path.
+_other: tuple[str, Sequence[str]] | None = None
+
+
+def use_interpreter(interpreter: str, path: Sequence[str]) -> None:
+    """Have gateways started with another interpreter than the program's, and its ``sys.path``.
+
+    That of the program may not have what a gateway needs.
+    """
+    global _other
+    _other = interpreter, path
+
 
 def start_process(control: socket.socket, directory: str, lock: int) -> Home:
     """Start a gateway process that speaks over `control`; a thread where there is no interpreter.
@@ -84,7 +100,7 @@ def start_process(control: socket.socket, directory: str, lock: int) -> Home:
     Raises:
         GatewayError: it cannot be started.
     """
-    interpreter = find_interpreter()
+    interpreter, path = _other or (find_interpreter(), sys.path)
     if interpreter is None:
         _warn(f"the program carries its own Python inside. {_ADVICE}")
     elif getattr(sys, "frozen", False) and not _is_there_as_files():
@@ -92,7 +108,7 @@ def start_process(control: socket.socket, directory: str, lock: int) -> Home:
     elif _no_interpreter is None:
         _check_copy()
         try:
-            return _Process(interpreter, control, directory, lock)
+            return _Process(interpreter, path, control, directory, lock)
         except _NoInterpreter as exc:
             _warn(f"{exc}. {_ADVICE}")
     return start_thread(control, directory, lock)
@@ -139,9 +155,15 @@ def _check_copy() -> None:
 
 
 class _Process:
-    def __init__(self, interpreter: str, control: socket.socket, directory: str, lock: int) -> None:
+    def __init__(
+        self,
+        interpreter: str,
+        path: Sequence[str],
+        control: socket.socket,
+        directory: str,
+        lock: int,
+    ) -> None:
         self._stderr = os.path.join(directory, STDERR)
-        path = list(_absolute(sys.path))
         proof = proves = -1
         try:
             # Takes 20 ms, and only now it is needed.
@@ -150,11 +172,11 @@ class _Process:
             if not is_called_python(interpreter):
                 if not CAN_PROVE:
                     raise _NoInterpreter(f"{interpreter} does not have the name of one")
-                proof, proves = os.pipe()
+                proof, proves = map(beyond_standard_streams, os.pipe())
             with open(self._stderr, "ab", opener=_private) as stderr:
                 self._popen = start(
                     [interpreter, "-I", "-c", _BOOTSTRAP, str(proves)],
-                    [_PACKAGE, *path],
+                    [_PACKAGE, *absolute_entries(path)],
                     control,
                     (lock, proves) if proves >= 0 else (lock,),
                     stderr,
@@ -230,31 +252,42 @@ class _Thread:
         except RuntimeError:  # there are none left
             self._gateway.after_fork()
             raise
-        atexit.register(self._at_exit)
+        _threads.add(self)
 
     def wait(self) -> str:
         self._thread.join()
-        atexit.unregister(self._at_exit)
+        _threads.discard(self)
         return "the gateway thread ended"
 
     def abandon(self) -> None:
-        atexit.unregister(self._at_exit)
+        _threads.discard(self)
 
     def after_fork(self) -> None:
-        atexit.unregister(self._at_exit)
+        _threads.discard(self)
         self._gateway.after_fork()
 
-    def _at_exit(self) -> None:
-        # End of file for the gateway, which then delivers what it holds.
+    def hang_up(self) -> None:
+        """Let the gateway hear end of file: it then delivers what it holds."""
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_RD)
-        self._thread.join(_EXIT_TIMEOUT)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the gateway's end, at most `timeout` seconds."""
+        self._thread.join(timeout)
 
 
-def _absolute(path: Iterable[str]) -> Iterator[str]:
-    for entry in path:
-        with suppress(FileNotFoundError):  # the working directory has been removed
-            yield os.path.abspath(entry)
+# Those that run.
+_threads: set[_Thread] = set()
+
+
+def end_threads() -> None:
+    """Let the gateways on threads deliver what they hold: the program ends."""
+    threads = list(_threads)
+    for thread in threads:
+        thread.hang_up()
+    end = time.monotonic() + _EXIT_TIMEOUT
+    for thread in threads:
+        thread.join(max(0, end - time.monotonic()))
 
 
 def _private(path: str, flags: int) -> int:

@@ -18,6 +18,7 @@ from ..shared.system.fork import undivided
 from ..shared.system.leg import private_leg, whose
 from ..tunnel import Tunnel
 from .gateways import gateways
+from .home import end_threads
 
 __all__ = ["GatewayPool", "shared_pool"]
 
@@ -194,12 +195,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def _at_exit() -> None:
+    end_threads()
     for pool in list(_pools):
         if pool._directory is not None:
             # Finalizers do nothing any more.
             _remove(pool._directory, pool._pid)
 
 
+# At the import: what a program registers later is called before, and may send its last words.
 atexit.register(_at_exit)
 
 _shared = GatewayPool()

@@ -9,6 +9,10 @@ from typing import Protocol
 
 __all__ = ["Call", "Interrupted", "Reply"]
 
+# Seconds that a wait takes at a time. A program that is suspended (Ctrl-Z) meanwhile loses no more:
+# the answer may have come long since, and be read only now.
+_SLICE = 1.0
+
 # What this thread waits for already, while it does what a gateway has asked for.
 _outer = threading.local()
 
@@ -70,10 +74,13 @@ class Reply:
             self._inner.interrupt(Interrupted())
 
     def wait(self, timeout: float) -> bool:
-        """Wait for the answer; `False` if there is nothing to do for `timeout` seconds."""
+        """Wait for the answer; `False` if there is nothing to do for `timeout` seconds.
+
+        Those for which the program is suspended do not count.
+        """
         while True:
             try:
-                item = self._queue.get(timeout=timeout)
+                item = self._next(timeout)
             except queue.Empty:
                 return False
             if item is None:
@@ -85,6 +92,13 @@ class Reply:
                 item()
             finally:
                 _outer.reply, self._inner = outer, None
+
+    def _next(self, timeout: float) -> Call | Exception | None:
+        while timeout > _SLICE:
+            timeout -= _SLICE
+            with suppress(queue.Empty):
+                return self._queue.get(timeout=_SLICE)
+        return self._queue.get(timeout=timeout)
 
     def ask(self, call: Call) -> list[Call]:
         """Have the waiting thread do something; return what must be done by another one."""

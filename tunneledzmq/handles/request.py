@@ -7,6 +7,7 @@ from typing import Any
 
 from ..options import DEFAULT_CONFIG_FILE, NO_HOPS, SSHOptions
 from ..shared.control import Message
+from ..shared.system.paths import absolute
 
 __all__ = ["login_request", "working_directory"]
 
@@ -49,4 +50,4 @@ def working_directory() -> str:
 
 def _absolute(paths: Any) -> list[str]:
     here = working_directory()
-    return [os.path.normpath(os.path.join(here, os.path.expanduser(path))) for path in paths]
+    return [absolute(os.path.expanduser(path), here) for path in paths]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..handles.home import use_interpreter
 from ..options import SSHOptions
 from ..swap import put_in_place
 from ..tunnel import Tunnel
@@ -22,6 +23,9 @@ def begin(given: dict[str, Any]) -> None:
     """
     settings = Settings(**given)
     speak_of_flags()
+    if settings.python:
+        interpreter, *path = settings.python
+        use_interpreter(interpreter, path)
     report = None if settings.report is None else Report(settings.report)
     put_in_place(
         SSHOptions(**settings.ssh),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..endpoints import check_local, excepted
 from ..options import DEFAULT_CONFIG_FILE
+from ..shared.interpreter import absolute_entries
+from ..shared.system.paths import absolute
 
 __all__ = ["VARIABLE", "Settings", "environment", "excepted"]
 
@@ -33,6 +36,9 @@ class Settings(NamedTuple):
     report: str | None = None
     """A directory where each process writes what it has done."""
 
+    python: Sequence[str] = ()
+    """The interpreter for gateways, and its ``sys.path``: PROGRAM's may have pyzmq alone."""
+
     @classmethod
     def make(
         cls, ssh: dict[str, Any], excepts: Sequence[str], local: str | None = None
@@ -55,13 +61,15 @@ class Settings(NamedTuple):
         if local is not None:
             check_local(local)
         patterns = [pattern.removeprefix("tcp://") for pattern in excepts]
-        return cls({**ssh, **paths}, patterns, local)
+        return cls({**ssh, **paths}, patterns, local, python=_own_python())
 
 
 def environment(settings: Settings) -> dict[str, str]:
     """Return the environment for the program."""
-    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    path = [_HOOK, *(entry for entry in known if entry and entry != _HOOK)]
+    given = os.environ.get("PYTHONPATH")
+    # An empty entry is the working directory.
+    known = given.split(os.pathsep) if given else []
+    path = [_HOOK, *(entry for entry in known if entry != _HOOK)]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path),
@@ -69,5 +77,11 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def _own_python() -> list[str]:
+    # On Windows, that of a virtual environment starts another process.
+    base = getattr(sys, "_base_executable", None) if sys.platform == "win32" else None
+    return [base or sys.executable, *absolute_entries(sys.path)]
+
+
 def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))
+    return absolute(os.path.expanduser(path), os.getcwd())

@@ -36,6 +36,9 @@ STDERR = "stderr"
 # Name of the file by which a directory is known as one of ours.
 _MARK = ".tunneledzmq"
 
+# Bytes of chance in the name of a directory.
+_RANDOM = 4
+
 # What is left of the bytes that a Unix socket's path may have everywhere, with the longest names
 # in a directory: those that ssh makes of its ControlPath.
 _LONGEST_BASE = 103 - len("/tunneledzmq-gateway-12345678/s1/ssh.1234567890123456")
@@ -62,12 +65,18 @@ class RuntimeDirectory:
     def __init__(self, owner: str = "gateway") -> None:
         self.lock = -1
         while True:
-            self.path = tempfile.mkdtemp(prefix=PREFIXES[owner], dir=choose_base())
+            # Not mkdtemp(): interrupted by Ctrl-C, it keeps to itself what it has made.
+            name = PREFIXES[owner] + os.urandom(_RANDOM).hex()
+            self.path = os.path.join(choose_base(), name)
             try:
+                os.mkdir(self.path, 0o700)
+                _let_owner_in(self.path)
                 self.lock = lock_directory(self.path)
                 _mark(self.path)
                 if os.path.exists(self.path):
                     return
+            except FileExistsError:
+                continue
             except (BlockingIOError, FileNotFoundError):
                 pass
             except BaseException:
@@ -139,6 +148,7 @@ def restore(path: str) -> None:
         return
     try:
         os.mkdir(path, 0o700)
+        _let_owner_in(path)
     except FileExistsError:
         if _is_private(path):
             return
@@ -196,6 +206,11 @@ def _sweep_one(path: str) -> None:
 def is_ours(path: str) -> bool:
     """Tell by its name whether this package has made the directory at `path`."""
     return os.path.basename(path).startswith(tuple(PREFIXES.values()))
+
+
+def _let_owner_in(path: str) -> None:
+    # A umask that is for files, if only for a moment in another thread, keeps the owner out, too.
+    os.chmod(path, 0o700)
 
 
 def _mark(path: str) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
-__all__ = ["find_interpreter", "is_called_python"]
+from .system.paths import absolute
+
+__all__ = ["absolute_entries", "find_interpreter", "is_called_python"]
 
 _NAME = re.compile(r"(?:python|pypy|graalpy)[\w.-]*\Z", re.IGNORECASE)
 
@@ -28,3 +32,10 @@ def find_interpreter() -> str | None:
 def is_called_python(path: str) -> bool:
     """Tell whether a program has the name of an interpreter."""
     return _NAME.match(os.path.basename(path)) is not None
+
+
+def absolute_entries(path: Iterable[str]) -> Iterator[str]:
+    """Return the entries of a ``sys.path``, as they are to be found from everywhere."""
+    for entry in map(os.fspath, path):
+        with suppress(FileNotFoundError):  # the working directory has been removed
+            yield entry if os.path.isabs(entry) else absolute(entry, os.getcwd())

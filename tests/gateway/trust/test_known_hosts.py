@@ -261,6 +261,14 @@ each_case = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.parametrize("key_type", KEY_MAKERS)
+def test_a_program_that_compares_no_bytes_with_text_may_read_keys(key_type: str) -> None:
+    """With ``python -bb``, that is an error."""
+    line = f"{key_type} {KEY_MAKERS[key_type]().get_base64()}".encode()
+    source = f"from tunneledzmq.gateway.trust.hostkeys import read_key; read_key({line!r})"
+    subprocess.run([sys.executable, "-bb", "-W", "error", "-c", source], check=True, cwd=ROOT)
+
+
 @each_case
 def test_verdict(file: Path, text: str, host: str, port: int, verdict: Verdict) -> None:
     known_hosts = load(file, fill_in(text, public_text(ed25519(1))))

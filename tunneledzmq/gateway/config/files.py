@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ...shared.system.account import SYSTEM_SSH_DIRECTORY, open_to_others
+from ...shared.system.process import hears_of_children
 from ..login import LoginError
 from ..reach.shell import ShellCommand
 from .addresses import canonical_host
@@ -194,6 +195,11 @@ class ClientConfig:
 
     def _run(self, command: str) -> bool:
         logger.debug("%s: Match exec: %s", self._name, command)
+        if not hears_of_children():
+            raise ValueError(
+                f"Match exec {command!r}: its exit status is not to be had, since the program "
+                "ignores SIGCHLD"
+            )
         try:
             process = ShellCommand(command, self._directory)
         except OSError as exc:

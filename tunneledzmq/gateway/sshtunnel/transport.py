@@ -235,6 +235,12 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         """End the session at once."""
         self.link.abort()
 
+    def stop_thread(self) -> None:
+        """Do nothing: paramiko has all sessions stop when the program ends, by ``atexit``.
+
+        A program may have something to send by then.
+        """
+
     # For channels, with the pump's lock held
 
     def open(self, channel: Channel, remote: tuple[str, int]) -> int:

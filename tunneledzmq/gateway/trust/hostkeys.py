@@ -136,10 +136,11 @@ def public_parts(key_type: str, reader: Reader) -> list[bytes]:
 
 
 def _part(kind: str | int | bytes, part: bytes) -> bytes:
-    if kind == _NUMBER:
+    if kind is _NUMBER:
         return _number(part)
     # That a point is on its curve is left to whoever believes the key.
-    if kind not in (_ANY, part, len(part)):
+    fits = part == kind if isinstance(kind, bytes) else kind in (_ANY, len(part))
+    if not fits:
         raise ValueError("a part of the key is malformed")
     return part
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections import deque
 
-__all__ = ["give", "receive", "send", "socketpair", "take"]
+__all__ = ["beyond_standard_streams", "give", "receive", "send", "socketpair", "take"]
 
 
-def _blocking_pair() -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair()
+def beyond_standard_streams(descriptor: int) -> int:
+    """Return a descriptor of the same for a process that is to be started, and close this one.
+
+    A program that has closed its own standard streams gets their numbers for what it opens next; in
+    what it starts, they are the standard streams'.
+    """
+    if descriptor > 2:
+        return descriptor
+    try:
+        return beyond_standard_streams(os.dup(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _blocking(ours: socket.socket, theirs: socket.socket) -> tuple[socket.socket, socket.socket]:
     # Whatever the program has chosen for its own (socket.setdefaulttimeout).
     ours.settimeout(None)
     theirs.settimeout(None)
@@ -26,7 +40,7 @@ if sys.platform == "win32":
             OSError: there are none to be had.
         """
         # Python makes them of TCP, where somebody else may have been faster to connect.
-        ours, theirs = _blocking_pair()
+        ours, theirs = _blocking(*socket.socketpair())
         if (ours.getsockname(), ours.getpeername()) != (theirs.getpeername(), theirs.getsockname()):
             ours.close()
             theirs.close()
@@ -68,7 +82,8 @@ else:
         Raises:
             OSError: there are none to be had.
         """
-        return _blocking_pair()
+        ours, theirs = socket.socketpair()
+        return _blocking(ours, socket.socket(fileno=beyond_standard_streams(theirs.detach())))
 
     def give(sock: socket.socket, pid: int) -> bool | None:
         """Say in a message which socket comes with it; `None` if it cannot be given away.

@@ -78,9 +78,13 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+    from .descriptors import beyond_standard_streams
+
     def lock_directory(path: str) -> int:
         """Lock a directory; an OSError means that somebody holds it."""
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        lock = beyond_standard_streams(
+            os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        )
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

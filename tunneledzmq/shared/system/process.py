@@ -16,6 +16,8 @@ __all__ = [
     "CAN_PROVE",
     "become",
     "deafen",
+    "hear_of_children",
+    "hears_of_children",
     "kill_all",
     "let_go_of_stderr",
     "open_control",
@@ -120,6 +122,13 @@ if sys.platform == "win32":
         # Such as 0xC000013A, after Ctrl-C: it takes them with their sign.
         return status - (1 << 32) if status >= 1 << 31 else status
 
+    def hear_of_children() -> None:
+        """Nothing is in the way: there is no such signal."""
+
+    def hears_of_children() -> bool:
+        """Tell whether this process hears how its children end."""
+        return True
+
     def raise_limits() -> None:
         """There is none to raise."""
 
@@ -187,6 +196,18 @@ else:
     def exit_status(status: int) -> int:
         """Return what `sys.exit` takes for the status of a process."""
         return status
+
+    def hear_of_children() -> None:
+        """Take back what a program has chosen for its own signals, and its children inherit.
+
+        To ignore SIGCHLD keeps the exit status of commands from whoever waits for them.
+        """
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def hears_of_children() -> bool:
+        """Tell whether this process hears how its children end."""
+        return signal.getsignal(signal.SIGCHLD) is not signal.SIG_IGN
 
     def raise_limits() -> None:
         """Make room for descriptors: each connection takes one, and each tunnel another."""
