@@ -730,6 +730,7 @@ def test_the_end_of_input_is_no_answer(echo: Peer, tmp_path: Path, question: Rou
             message = finish(program)
             assert f"gave no answer when asked for '{question.questions[0][0][:-2]}'" in message
             assert "nobody to ask" not in message and "password=" not in message
+            assert "did not let" not in message
             assert terminal.echoes and server.heard == []
 
 

@@ -249,13 +249,13 @@ class _Attempt:
             answer = userauth.try_keyboard_interactive(user)
             asked = False
             while isinstance(answer, InfoRequest):
-                self._try_once("keyboard-interactive")
                 self._questions_asked += 1 + len(answer.prompts)
                 if self._questions_asked > _MAX_QUESTIONS:
                     raise self._endless(f"more than {_MAX_QUESTIONS} questions")
                 responses = self._passwords.respond(answer)
                 if responses is None:
                     return
+                self._try_once("keyboard-interactive")
                 asked = asked or bool(responses)
                 answer = userauth.respond(responses)
             self._passwords.learn(_is_granted(answer))
