@@ -55,7 +55,13 @@ from tests.hostile import (
 )
 from tests.leaks import gateways
 from tests.polling import wait_until
-from tunneledzmq import HostKeyChangedError, Tunnel, TunneledContext, TunnelError
+from tunneledzmq import (
+    HostKeyChangedError,
+    SSHConnectionError,
+    Tunnel,
+    TunneledContext,
+    TunnelError,
+)
 from tunneledzmq.check.show import PlainShow
 from tunneledzmq.check.steps import Check
 from tunneledzmq.gateway.trust import known_hosts
@@ -304,6 +310,17 @@ def test_a_login_that_comes_to_nothing(
     assert "connect_timeout" not in str(caught.value)
     assert len(str(caught.value)) < 1500
     assert peak < MEMORY
+
+
+@pytest.mark.parametrize("when", ["on_keys", "on_service"])
+def test_a_server_that_has_no_room_is_quoted_and_may_be_asked_again(
+    when: str, ctx: TunneledContext, tmp_path: Path
+) -> None:
+    script = Script(**{when: lambda transport: transport.say(MSG_DISCONNECT, 12, "No room", "")})
+    with hostile_server(script, tmp_path) as options, ctx.socket(zmq.REQ) as sock:
+        for _ in range(5):
+            with pytest.raises(SSHConnectionError, match="before the login: No room"):
+                sock.connect("tcp://127.0.0.1:1", ssh=options)
 
 
 # Sessions that go on

@@ -330,6 +330,8 @@ class _Attempt:
             if isinstance(exc, paramiko.SSHException):
                 text += f": {printable(str(exc))}"
             return self._login.no_connection(errno.ECONNRESET, text)
+        if not self._tried:
+            return self._login.hung_up(reason)
         text = f"the server broke the login off after {', '.join(self._tried)}: {reason}"
         if sum(offer.name in self._tried for offer in self._identities.offers) > 1:
             text += "; name the right key with keyfile=, and set agent=False"

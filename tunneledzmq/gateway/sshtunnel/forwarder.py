@@ -128,7 +128,7 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         except LoginError as exc:
             raise explain(exc, self._dialling.sock, self.login) from exc
         questions = attempt.questions
-        key = transport.get_remote_server_key()
+        key = transport.host_key
         questions.tell("host key", f"{key.get_name()} {fingerprint(key)}")
         authenticate(transport, self.login, self._learned, questions, identities, trusted=trusted)
         questions.tell("authenticate", f"as {self.login.user}")
