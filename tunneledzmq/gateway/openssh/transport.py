@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 
-from ...shared.system.advice import raise_limit
+from ...shared.system.advice import reason_of
 from ..traffic import transport
 from ..traffic.pump import READ, Pump
 from ..traffic.window import Path
@@ -180,9 +180,7 @@ class OpenSSHTransport:
             except OSError as exc:
                 if self.check_alive():
                     self.forget(channel.connection)
-                    text = f"cannot ask ssh for a channel: {exc.strerror or exc}"
-                    advice = raise_limit(exc)
-                    channel.connection.refused(f"{text}; {advice}" if advice else text)
+                    channel.connection.refused(f"cannot ask ssh for a channel: {reason_of(exc)}")
 
     def refuse(self, channel: Channel, text: str) -> None:
         """Tell why there is no channel."""

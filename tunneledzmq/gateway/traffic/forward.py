@@ -12,6 +12,7 @@ from typing import Protocol
 from ...shared.control import How
 from ...shared.listener import endpoint_of
 from ...shared.pace import Pace
+from ...shared.system.advice import reason_of
 from ...shared.system.leg import AF_UNIX
 from .connection import Connection, End
 from .delivery import Delivery
@@ -268,7 +269,7 @@ class Forward:
             self._accept_again = time.monotonic() + _PAUSE
             if not self._short:
                 self._short = True
-                self._host.on_trouble(self, f"cannot accept a connection: {exc}")
+                self._host.on_trouble(self, f"cannot accept a connection: {reason_of(exc)}")
             self._host.on_change(self)
             return False
         self._short = False
