@@ -132,9 +132,12 @@ def test_a_clock_that_is_set_in_the_middle_of_a_login(
         later = time.time() + 3600
         monkeypatch.setattr(time, "time", lambda: later)
 
-    with hostile_server(Script(prepare=set_clock), tmp_path) as options:
-        with TunneledContext(isolate=False) as ctx, ctx.socket(zmq.REQ) as sock:
-            sock.connect(echo.address, ssh=options)
+    with (
+        hostile_server(Script(prepare=set_clock), tmp_path) as options,
+        TunneledContext(isolate=False) as ctx,
+        ctx.socket(zmq.REQ) as sock,
+    ):
+        sock.connect(echo.address, ssh=options)
 
 
 def test_a_working_directory_that_was_removed(
