@@ -268,20 +268,6 @@ def test_a_session_persists_for_the_next_context(
     assert time.monotonic() - last > 1.5
 
 
-def test_a_session_may_persist_for_a_year(
-    openssh: OpenSSHServer, openssh_options: SSHOptions, echo: Peer, gateways: Gateways
-) -> None:
-    logins = openssh.logins()
-    options = replace(openssh_options, persist=365 * 86_400)
-    for _ in range(2):
-        with TunneledContext(ssh=options) as ctx:
-            wait_until_closed(ask(ctx, echo.address))
-        time.sleep(0.2)
-    assert openssh.logins() == logins + 1
-    openssh.kill_sessions()
-    wait_until(lambda: not gateways(), 10, what="the gateway is gone")
-
-
 def test_contexts_one_after_the_other_are_no_slower_for_the_end_of_the_one_before(
     openssh_options: SSHOptions, echo: Peer
 ) -> None:

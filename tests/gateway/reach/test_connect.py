@@ -68,7 +68,7 @@ def test_a_connection_may_be_reset_before_it_is_looked_at(
         (errno.EMFILE, "; raise the limit of open files (ulimit -n)"),
         (errno.ENETUNREACH, f"cannot be reached: {os.strerror(errno.ENETUNREACH)}"),
     ],
-    ids=errno.errorcode.get,
+    ids=["reset", "no descriptor", "unreachable"],
 )
 def test_a_connection_that_fails_says_what_to_do(
     code: int,
