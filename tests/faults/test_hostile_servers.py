@@ -35,6 +35,7 @@ from paramiko.common import (
     MSG_NEWKEYS,
     MSG_REQUEST_SUCCESS,
     MSG_SERVICE_ACCEPT,
+    MSG_UNIMPLEMENTED,
     MSG_USERAUTH_BANNER,
     MSG_USERAUTH_FAILURE,
     MSG_USERAUTH_INFO_REQUEST,
@@ -364,7 +365,14 @@ def offer_nonsense(transport: HostileTransport) -> None:
 
 MANY = 0xFFFFFFFF
 
+
 # ssh goes on too: the test is for both backends.
+def know_no_requests(transport: HostileTransport) -> None:
+    transport._handler_table[MSG_GLOBAL_REQUEST] = lambda m: transport.say(
+        MSG_UNIMPLEMENTED, m.seqno
+    )
+
+
 SESSIONS = {
     "lines before the identification": Script(
         before=(b"caf\xe9 \x1b[2J" + b"x" * 8000 + b"\r\n") * 23 + b"\xff\n" * 1000
@@ -416,6 +424,7 @@ SESSIONS = {
         )
     ),
     "new keys out of turn": Script(on_open=opened((MSG_NEWKEYS,))),
+    "global requests are unknown": Script(prepare=know_no_requests),
     "packets of no size": Script(on_open=opened((MSG_CHANNEL_CLOSE, None), size=0)),
 }
 

@@ -168,6 +168,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         # paramiko's would be for someone who waits for the answer; nobody does.
         self._handler_table[MSG_REQUEST_SUCCESS] = self._on_answer
         self._handler_table[MSG_REQUEST_FAILURE] = self._on_answer
+        # That of a server which knows no such requests at all.
+        self._handler_table[MSG_UNIMPLEMENTED] = self._on_answer
         # What paramiko has no name for would end the session.
         for kind in range(256):
             if kind not in MSG_NAMES:
