@@ -516,8 +516,8 @@ class Forward:
         present = len(self.connections) + len(self._visitors) + len(self._strangers)
         if self._over and not present:
             return None
-        if self.ending is None:
-            over = not present
+        if self.ending is None or self.for_gateway:
+            over = not present  # the program has ended, or the gateway that goes through it
         elif self._accept_again < _NEVER and not orphaned:
             # libzmq cannot come, whether it would or not.
             self.ending.broke(self._host.program_clock, away=_NEVER)
