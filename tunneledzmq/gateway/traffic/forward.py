@@ -67,7 +67,7 @@ class Host(Protocol):
         """libzmq has connected to a Unix socket."""
         ...
 
-    def on_trouble(self, forward: Forward, reason: str) -> None:
+    def on_trouble(self, forward: Forward, reason: str, *, log: bool = True) -> None:
         """Something keeps a tunnel from working."""
         ...
 
@@ -423,9 +423,9 @@ class Forward:
         self.update()
         self._host.on_change(self)
 
-    def on_refused(self, reason: str) -> None:
+    def on_refused(self, reason: str, *, log: bool) -> None:
         """Tell why the server does not reach the peer."""
-        self._host.on_trouble(self, reason)
+        self._host.on_trouble(self, reason, log=log)
 
     def on_ended(self, connection: Connection, end: End) -> None:
         """See to what a connection has left for libzmq."""
