@@ -29,6 +29,8 @@ class _Process:
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            # Ctrl-C is for us.
+            start_new_session=True,
         )
         self._errors: list[str] = []
         assert self._process.stderr
@@ -96,13 +98,21 @@ class Crew:
         self._threads = [threading.Thread(target=self._run) for _ in range(size)]
 
     def run(self) -> None:
-        """Do all tasks."""
+        """Do all tasks; after Ctrl-C those that have begun."""
         for thread in self._threads:
             thread.start()
-        for thread in self._threads:
-            thread.join()
+        try:
+            self._join()
+        except KeyboardInterrupt:
+            with self._lock:
+                self._tasks = iter(())
+            self._join()
         for failure in self._failures:
             raise failure
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
         try:

@@ -72,10 +72,10 @@ class Near(End):
             return min(1, self.connects[peer])
         return self.connects[peer]
 
-    def live(self, peer: str) -> int:
+    def live(self, peer: str, *, is_up: bool) -> int:
         """Return how many connections to a peer are up, of those that can be told apart."""
         count = self.monitor.live()[peer]
-        return min(1, count) if peer in self.resumed else count
+        return min(int(is_up), count) if peer in self.resumed else count
 
     def look(self) -> None:
         """Read the monitor, without a call into the socket unless something waits for one."""

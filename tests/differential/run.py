@@ -268,11 +268,12 @@ class Run:
         )
 
     def _connections(self) -> str:
+        up = {far.name for far in self._far.values() if far.up}
         near = {
-            f"{near.name}-{peer}": near.live(peer)
+            f"{near.name}-{peer}": live
             for near in self._near.values()
             for peer in sorted(near.monitor.live())
-            if not near.open.closed
+            if (live := near.live(peer, is_up=peer in up)) and not near.open.closed
         }
         far = {far.name: far.live for far in self._far.values() if far.live}
         topics = {
@@ -286,7 +287,7 @@ class Run:
     def _all_connected(self) -> bool:
         sockets = [near for near in self._near.values() if not near.open.closed]
         for far in self._far.values():
-            live = [near.live(far.name) for near in sockets]
+            live = [near.live(far.name, is_up=far.up) for near in sockets]
             if far.kind == "MUTE":
                 continue
             if not far.up:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,6 +12,7 @@ from copy import deepcopy
 from itertools import count
 from typing import Any
 
+import psutil
 import pytest
 import zmq
 
@@ -22,6 +26,8 @@ from tests.differential.trial import PAUSE, Trial, Verdict
 from tests.differential.ways import Direct
 from tests.differential.worker import Task
 from tests.logins import arguments_for
+from tests.peers import ROOT
+from tests.polling import wait_until
 from tests.sshd import OpenSSHServer
 
 NAMES = ("one", "other")
@@ -104,12 +110,15 @@ def test_what_is_sent_late_is_told_from_the_next_connection() -> None:
             Step("", "idle", (0.3,)),
             Step("", "settle"),
             Step("", "drain_all", (("f0",),)),
+            Step("f0", "close"),
+            Step("", "settle"),
         ),
     )
     seen = Run(program, Direct()).run()
     assert seen.received["f0"] == {"n0": ["'n0:0|'"]}
     assert seen.events["n0-f0"].uncounted
     assert "'n0-f0': 1" in seen.states[8]
+    assert seen.states[11] == "{} {}"
 
 
 def test_a_connect_that_is_a_no_op_is_not_taken_for_another_peers() -> None:
@@ -455,3 +464,22 @@ def test_a_crew_does_its_tasks(openssh: OpenSSHServer, tunnelled: bool) -> None:
     assert verdicts.keys() == set(seeds)
     if not tunnelled:
         assert {verdict.outcome for verdict in verdicts.values()} <= {"same", "once", "discarded"}
+
+
+def test_ctrl_c_ends_a_run_with_its_summary() -> None:
+    command = [sys.executable, "-u", "-m", "tests.differential", "--itself", "--jobs", "2"]
+    run = subprocess.Popen(
+        [*command, "--show", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert run.stdout and run.stdout.readline().startswith("seed")
+    wait_until(lambda: len(psutil.Process(run.pid).children()) == 2, what="the workers run")
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=30)
+    assert run.returncode in (0, 1)
+    assert "programs in" in output
+    assert "Traceback" not in output

@@ -163,6 +163,20 @@ def test_what_a_stream_wrote_just_before_the_program_ended_waits_for_its_peer(
             assert connection.recv(100) == b"early data"
 
 
+def test_what_a_stream_wrote_for_a_peer_that_does_not_come_is_kept_for_linger(
+    ctx: TunneledContext, openssh: OpenSSHServer
+) -> None:
+    sock = ctx.socket(zmq.STREAM)
+    sock.set(zmq.CONNECT_ROUTING_ID, b"peer")
+    sock.connect(f"tcp://127.0.0.1:{free_port()}", ssh=options_for(openssh))
+    [tunnel] = sock.tunnels
+    sock.send_multipart([b"peer", b"early data"])
+    start = time.monotonic()
+    sock.close(1000)
+    wait_until(lambda: tunnel.state == "closed")
+    assert 1 <= time.monotonic() - start < 2.5
+
+
 def listens(path: str) -> bool:
     """Tell whether anybody listens on a Unix socket (proc(5), `__SO_ACCEPTCON`)."""
     lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]

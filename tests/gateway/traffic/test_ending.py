@@ -237,6 +237,26 @@ def test_the_clock_is_needed_until_linger_has_run_out() -> None:
     assert not Ending(How.CLOSED, -1, Pace(), 5.0).lingers(6.2)
 
 
+@pytest.mark.parametrize(
+    ("how", "linger", "seconds"),
+    [
+        (How.CLOSED, 1000, 1.3),
+        (How.CLOSED, -1, float("inf")),
+        # libzmq may see it only at the program's next call.
+        (How.DISCONNECTED, 1000, 10),
+        (How.DISCONNECTED, 20_000, 20.3),
+        (How.CUT, 0, 0),
+    ],
+)
+def test_what_was_written_for_a_peer_that_is_away_is_kept_as_long_as_libzmq_would(
+    how: How, linger: int, seconds: float
+) -> None:
+    ending = Ending(how, linger, Pace(), 5.0)
+    assert ending.keeps(5.0 + min(seconds, 1e6) - 0.01) is (seconds > 0)
+    assert not ending.keeps(5.0 + seconds)
+    assert seconds in (0, float("inf")) or ending.next_moment(4.9 + seconds, ()) == 5.0 + seconds
+
+
 def test_a_forked_child_that_holds_connections_does_not_keep_them_for_ever() -> None:
     def given_up(owes: Owes, ran: float) -> bool:
         return is_given_up(owes, None, ran=ran, program_ran=0, orphaned=True, for_gateway=False)

@@ -76,6 +76,9 @@ class Ending:
     it does not come back when such a one is broken. So who waits for a way to the peer is sent away
     now and then: only those come back who have something to send.
 
+    A STREAM waits for no greeting: it writes what it has, and closes. That is kept for the peer for
+    as long as libzmq would have kept it.
+
     Args:
         how: how it is given up.
         linger: milliseconds for which libzmq may go on sending; -1 for ever.
@@ -146,6 +149,10 @@ class Ending:
         self._hold = min(max(2 * self._hold, _FIRST_HOLD), _LONGEST_HOLD)
         return True
 
+    def keeps(self, clock: float) -> bool:
+        """Tell whether what libzmq has written for a peer that is away is kept for it."""
+        return self.how is not How.CUT and clock < self._kept_until
+
     def lingered(self, clock: float) -> bool:
         """Tell whether LINGER has run out, so that libzmq has closed, whatever it had."""
         return self.how is How.CLOSED and clock >= self._lingers_until
@@ -182,13 +189,19 @@ class Ending:
             waiting: of each connection that waits for a way to the peer when it came, and whether
                 libzmq has greeted, as for :meth:`sends_away`.
         """
-        moments = [self._aware_at, self._lingers_until, self._comes_until]
+        moments = [self._aware_at, self._lingers_until, self._comes_until, self._kept_until]
         moments += [self._held_until(since, greeted=greeted) for since, greeted in waiting]
         return min((moment for moment in moments if moment > clock), default=float("inf"))
 
     @property
     def _aware_at(self) -> float:
         return self._closed_at + _UNAWARE
+
+    @property
+    def _kept_until(self) -> float:
+        if self.how is not How.DISCONNECTED:
+            return self._lingers_until
+        return max(self._lingers_until, self._closed_at + IDLE_TIMEOUT)  # it may not know yet
 
     @property
     def _comes_until(self) -> float:

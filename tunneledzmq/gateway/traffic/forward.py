@@ -511,7 +511,7 @@ class Forward:
             self.stop_listening()
             for delivery in list(self._deliveries):
                 delivery.close()
-            self._give_visitors_up(clock)
+        self._give_visitors_up(clock, orphaned)
         self._give_up(clock, orphaned)
         present = len(self.connections) + len(self._visitors) + len(self._strangers)
         if self._over and not present:
@@ -541,13 +541,18 @@ class Forward:
             clock, [(v.since, v.has_greeted) for v in self._visitors if not v.has_data]
         )
 
-    def _give_visitors_up(self, clock: float) -> None:
+    def _give_visitors_up(self, clock: float, orphaned: bool) -> None:
         """Keep what libzmq has written for a peer that may come, for as long as it would have."""
-        if self._orphaned_at is None:
-            self._orphaned_at = clock
-        linger = 0.0 if self.ending is None else min(self.ending.linger, STALL_TIMEOUT)
-        if clock - self._orphaned_at >= linger:
-            for visitor in list(self._visitors):
+        if orphaned:
+            if self._orphaned_at is None:
+                self._orphaned_at = clock
+            linger = 0.0 if self.ending is None else min(self.ending.linger, STALL_TIMEOUT)
+            if clock - self._orphaned_at < linger:
+                return
+        elif self.ending is None or self.for_gateway or self.ending.keeps(self._host.program_clock):
+            return
+        for visitor in list(self._visitors):
+            if orphaned or visitor.has_data:
                 self._drop(visitor)
 
     def _try_again(self, now: float) -> float:

@@ -217,9 +217,9 @@ class Peer:
             self._open.discard(connection)
             if not self._open:
                 if not answers:
-                    self._lost(time.monotonic())
+                    self._search.lost(*self._circumstances)
                 elif not self._wanted:
-                    self._search.left(time.monotonic())
+                    self._search.left(*self._circumstances)
                 self._tell()
 
     def _on_ended(self, connection: Connection, end: End, reason: str) -> None:
@@ -242,19 +242,20 @@ class Peer:
         if connection is self._spare:
             self._spare = None
         self._open.discard(connection)
-        now = time.monotonic()
         hung_up = end is End.PEER and not connection.bytes_received
         if end is End.REFUSED or (hung_up and (unused or connection.age < _YOUNG)):
             # A server may say that it has connected before it has.
-            self._search.refused(now, self._pace, random.random())
+            self._search.refused(time.monotonic(), self._pace, random.random())
             self._on_refused(reason)
         elif not self._open and (unused or end is not End.LIBZMQ or connection.silent):
-            self._lost(now)
+            self._search.lost(*self._circumstances)
 
-    def _lost(self, now: float) -> None:
+    @property
+    def _circumstances(self) -> tuple[float, Pace, float]:
+        """The time, and how long libzmq and the server take."""
         transport = self._peers.transport
         round_trip = 0.0 if transport is None else transport.path.round_trip
-        self._search.lost(now, self._pace, round_trip)
+        return time.monotonic(), self._pace, round_trip
 
     def _on_refused(self, reason: str) -> None:
         if not reason:

@@ -37,10 +37,10 @@ class Search:
                                                        to RECONNECT_IVL_MAX
     THERE     the peer ended a connection    UNKNOWN   so that the answer is there after
                                                        RECONNECT_IVL, when libzmq comes back
-    THERE     libzmq ended the last one,     UNKNOWN   at once
-              and no tunnel leads to it
+    THERE     libzmq ended the last one      UNKNOWN   the same
     UNKNOWN,  a new tunnel leads to it       the same  at once, but not sooner than after
-    AWAY                                               RECONNECT_IVL since the last question
+    AWAY                                               RECONNECT_IVL since the last question,
+                                                       unless libzmq has ended a connection since
     ========  =============================  ========  ==================================
 
     A peer that has just ended a connection may be on its way out, and still accept others: so it
@@ -96,10 +96,17 @@ class Search:
             in_time = now + max(0.0, pace.first - round_trip - _LEAD)
             self.next_question = max(in_time, self._asked_at + pace.first)
 
-    def left(self, now: float) -> None:
-        """Note that libzmq has ended the last connection, and not the peer; nobody wants it now."""
+    def left(self, now: float, pace: Pace, round_trip: float) -> None:
+        """Note that libzmq has ended the last connection, as it does with a tunnel that it closes.
+
+        Args:
+            now: the time.
+            pace: that of the most eager tunnel.
+            round_trip: seconds that the server takes to answer.
+        """
         if self.sight is Sight.THERE:
-            self.restart(now)
+            self._asked_at = -_NEVER
+            self.lost(now, pace, round_trip)
 
     def hurry(self, now: float, pace: Pace) -> None:
         """Ask soon: there is a new tunnel, for which libzmq connects at once."""
