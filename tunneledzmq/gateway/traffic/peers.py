@@ -51,7 +51,12 @@ class Guest(Protocol):
         ...
 
     def on_refused(self, reason: str, *, log: bool) -> None:
-        """The server does not reach the peer, for this reason, which is to be logged, or has been."""
+        """The server does not reach the peer.
+
+        Args:
+            reason: why.
+            log: whether that is to be logged; else another tunnel has done it.
+        """
         ...
 
     def on_ended(self, connection: Connection, end: End) -> None:
