@@ -313,6 +313,7 @@ def test_a_login_that_comes_to_nothing(
     assert peak < MEMORY
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("when", ["on_keys", "on_service"])
 def test_a_server_that_has_no_room_is_quoted_and_may_be_asked_again(
     when: str, ctx: TunneledContext, tmp_path: Path
