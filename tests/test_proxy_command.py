@@ -54,7 +54,7 @@ def expire():
     while not os.path.exists(sys.argv[3]):
         time.sleep(0.01)
     os.unlink(sys.argv[3])
-    sys.stderr.write("The token has expired")
+    sys.stderr.write("Good bye\\nThe token has expired")
     sys.stderr.flush()
     os._exit(3)
 threading.Thread(target=expire, daemon=True).start()
@@ -168,7 +168,7 @@ def test_a_command_that_fails_later_is_told(
     end.touch()
     wait_until(lambda: tunnel.reconnects == 1 and tunnel.state == "up")
     assert "was lost: ProxyCommand" in tunnel.last_error
-    assert "ended (exit status 3: The token has expired)" in tunnel.last_error
+    assert "ended (exit status 3: Good bye; The token has expired)" in tunnel.last_error
     round_trip(sock)
 
 
@@ -178,7 +178,7 @@ def test_a_command_that_fails_in_the_login_is_told(
     command, end = expiring
     with hostile_server(Script(on_service=lambda transport: end.touch()), tmp_path) as options:
         file = config(f"Host 127.0.0.1\n  ProxyCommand {command}\n")
-        with pytest.raises(SSHConnectionError, match=r"exit status 3: The token has expired\)"):
+        with pytest.raises(SSHConnectionError, match=r"Good bye\nThe token has expired\)"):
             sock.connect("tcp://127.0.0.1:1", ssh=replace(options, config_file=str(file)))
 
 

@@ -101,4 +101,5 @@ def why_ended(sock: socket.socket, login: Login) -> str:
     if command is None or not command.wait(_ENDS_WITHIN):
         return ""
     command.end()
-    return f"ProxyCommand {login.proxy_command!r} ended ({command.describe()})"
+    how = command.describe().replace("\n", "; ")  # it is a line in a log
+    return f"ProxyCommand {login.proxy_command!r} ended ({how})"
