@@ -321,7 +321,7 @@ def test_a_server_that_has_no_room_is_quoted_and_may_be_asked_again(
     script = Script(**{when: lambda transport: transport.say(MSG_DISCONNECT, 12, "No room", "")})
     with hostile_server(script, tmp_path) as options, ctx.socket(zmq.REQ) as sock:
         for _ in range(5):
-            with pytest.raises(SSHConnectionError, match="before the login: No room"):
+            with pytest.raises(SSHConnectionError, match="before the login: it says 'No room'"):
                 sock.connect("tcp://127.0.0.1:1", ssh=options)
 
 

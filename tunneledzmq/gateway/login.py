@@ -188,7 +188,8 @@ class Login:
         Args:
             reason: what it said.
         """
-        text = because("the server closed the connection before the login", reason)
+        says = f"it says '{reason}'" if reason else ""
+        text = because("the server closed the connection before the login", says)
         return self.no_connection(errno.ECONNRESET, text)
 
     def given_up(self) -> LoginError:

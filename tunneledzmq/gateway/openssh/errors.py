@@ -211,7 +211,7 @@ _NO_SPEAKING = (
     (
         r"Received disconnect from .* port \d+:\d+: ?(.+)",
         errno.ECONNRESET,
-        "the server closed the connection before the login: {}",
+        "the server closed the connection before the login: it says '{}'",
     ),
     (r".*(?:Connection timed out|not responding).*", errno.ETIMEDOUT, "the server does not answer"),
     (

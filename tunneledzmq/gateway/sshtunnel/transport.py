@@ -423,7 +423,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
 
     def _parse_disconnect(self, m: Message) -> None:
         code = m.get_int()
-        reason = printable(m.get_string().strip())
+        # More lines than one would look like words of ours, and nobody may know the server yet.
+        reason = printable(next(iter(m.get_string().strip().splitlines()), b""))
         self.disconnect_reason = reason or f"reason {code} of RFC 4253, section 11.1"
         self._log(DEBUG, f"disconnected by the server: {self.disconnect_reason}")
 
