@@ -331,7 +331,6 @@ class Run:
         """End the context; peers that come late come when it waits already."""
         for near in self._near.values():
             self._listen_to_the_end(near)
-            near.monitor.close()
         ended = threading.Thread(target=self._end_context, args=(how, linger), daemon=True)
         ended.start()
         ended.join(0.3 * self._tempo if late else max(self._patience, END))
@@ -350,6 +349,9 @@ class Run:
         else:
             for near in self._near.values():
                 near.open.close(linger)
+            # Not before: libzmq's own thread would stand still at the next event.
+            for near in self._near.values():
+                near.monitor.close()
             self._way.ctx.term()
 
     def _listen_to_the_end(self, near: Near) -> None:

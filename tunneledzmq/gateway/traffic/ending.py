@@ -16,8 +16,12 @@ from ...shared.pace import Pace
 
 __all__ = ["STALL_TIMEOUT", "Ending", "Owes", "is_given_up", "really_owes"]
 
-# Seconds of the program's that libzmq may need more than its interval.
+# Seconds of the program's by which a clock of libzmq's may be late.
 _MARGIN = 0.3
+
+# The same for its coming, which nothing but that shows: its thread may be busy, as with a large
+# message that is to be encrypted.
+_COMING_MARGIN = 1.0
 
 # Seconds of the program's until libzmq is sure to have seen that it is to end. Before that, it may
 # come though it has nothing to send, and a broken connection has XSUB throw away what it has.
@@ -91,7 +95,7 @@ class Ending:
         self.linger = linger / 1000 if linger >= 0 else float("inf")
         self._pace = pace
         self._closed_at = self._without_since = clock
-        self._patience = pace.longest(0.0) + _MARGIN
+        self._patience = pace.longest(0.0) + _COMING_MARGIN
         self.holds = False
         """Whether libzmq is held where there is no way to the peer, and not refused."""
         self._final = False
@@ -134,7 +138,7 @@ class Ending:
             away: seconds for which libzmq has been refused, where it was that.
         """
         self._without_since = clock
-        self._patience = self._pace.longest(away) + _MARGIN
+        self._patience = self._pace.longest(away) + _COMING_MARGIN
 
     def sends_away(self, clock: float, since: float, *, greeted: bool) -> bool:
         """Tell whether a connection is broken that waits for a way to the peer.
