@@ -230,6 +230,19 @@ def test_equal_options_share_a_session_and_different_ones_do_not(
     assert openssh.logins() - before == logins
 
 
+def test_a_server_may_be_given_any_time(
+    ctx: TunneledContext, openssh: OpenSSHServer, echo: Peer
+) -> None:
+    sock = ctx.socket(zmq.REQ)
+    year = 365 * 86_400
+    options = options_for(
+        openssh, connect_timeout=year, server_alive_interval=year, server_alive_count_max=1000
+    )
+    sock.connect(echo.address, ssh=options)
+    round_trip(sock)
+    assert sock.tunnels[0].reconnects == 0
+
+
 def test_a_shadow_of_a_socket_has_the_default_of_its_context(
     options: SSHOptions, echo: Peer
 ) -> None:

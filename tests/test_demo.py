@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.peers import ROOT
 from tunneledzmq.demo import show
+from tunneledzmq.demo.openssh import OpenSSHServer
 
 
 @pytest.mark.parametrize("server", ["sshd", "embedded"])
@@ -38,6 +40,16 @@ def test_the_demo_fits_in_60_columns(need_sshd: None, tmp_path: Path, server: st
     [connect] = [line for line in demo.stdout.splitlines() if "sock.connect(" in line]
     assert connect.startswith('    sock.connect("tcp://') and connect.endswith('",')
     assert None not in json.loads(results.read_text())["gone"].values()
+
+
+def test_an_sshd_that_does_not_start_is_not_waited_for(need_sshd: None, tmp_path: Path) -> None:
+    sshd = tmp_path / "sshd"
+    sshd.write_text("#!/bin/sh\necho Missing directory >&2\nexit 255\n")
+    sshd.chmod(0o700)
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match="sshd does not start: Missing directory"):
+        OpenSSHServer(str(sshd)).__enter__()
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize(

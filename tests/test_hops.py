@@ -91,6 +91,22 @@ def test_nothing_is_left_after_close(
     wait_until(lambda: not gateways(), timeout=3)
 
 
+def test_no_gateway_waits_for_one_that_has_ended(
+    ctx: TunneledContext, hops: list[SSHOptions], echo: Peer, gateways: Gateways
+) -> None:
+    def seconds_to_end() -> float:
+        sock = ctx.socket(zmq.REQ)
+        sock.connect(echo.address, ssh=hops)
+        round_trip(sock)
+        start = time.monotonic()
+        sock.close()
+        wait_until(lambda: not gateways(), timeout=3)
+        return time.monotonic() - start
+
+    # Each of the two would wait for half a second, as for a libzmq that may come back.
+    assert min(seconds_to_end() for _ in range(3)) < 0.8
+
+
 def test_pending_messages_survive_close_and_term(hops: list[SSHOptions], remote: Remote) -> None:
     sink = remote("collector")
     with TunneledContext() as ctx, ctx.socket(zmq.PUSH) as sock:

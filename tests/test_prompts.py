@@ -14,14 +14,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import paramiko
 import psutil
 import pytest
 import zmq
+from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL
 
 from tests.accounts import Account, may_make_accounts, temporary_account
 from tests.asking import AskingServer, Round
+from tests.hostile import Obliging, Script, hostile_server
 from tests.logins import arguments_for, options_for
 from tests.peers import Peer, round_trip
 from tests.polling import wait_until
@@ -32,6 +35,9 @@ from tunneledzmq.gateway.auth.passwords import Passwords
 from tunneledzmq.gateway.auth.userauth import InfoRequest
 from tunneledzmq.gateway.login import Learned, Login
 from tunneledzmq.gateway.questions import Questions
+
+NO_TEXT = "gr\udcfcn"
+"""A word in Latin-1, as Python reads it where text is UTF-8."""
 
 CODE = Round([("Verification code: ", True)], ["123456"])
 PASSWORD = Round([("Password: ", False)], ["s3cret"])
@@ -134,6 +140,64 @@ def test_a_password_that_was_given_is_not_asked_for(
     assert_lets_in(ctx, asking(sshd, user, password=account.password), echo)
     assert_refused(ctx, asking(sshd, user, password="wr0ng"), echo)
     assert user.asked == []
+
+
+class Listening(Obliging):
+    """Lets in with whatever password, which it notes."""
+
+    heard: ClassVar[list[str | bytes]] = []
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "password"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        return int(AUTH_FAILED)
+
+    def check_auth_password(self, username: str, password: str | bytes) -> int:
+        self.heard.append(password)
+        return int(AUTH_SUCCESSFUL)
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("way", ["given", "asked for", "typed"])
+def test_a_password_that_is_no_text_goes_as_it_is(
+    way: str, ctx: TunneledContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Listening, "heard", [])
+    ways: dict[str, dict[str, Any]] = {
+        "given": {"password": NO_TEXT},
+        "asked for": {"prompt": lambda *_: NO_TEXT},
+        "typed": {},
+    }
+    script = Script(interface=Listening, options=ways[way])
+    with hostile_server(script, tmp_path) as options:
+        if way == "typed":
+            type_password(options)
+        else:
+            with ctx.socket(zmq.REQ) as sock:
+                sock.connect("tcp://127.0.0.1:1", ssh=options)
+    assert Listening.heard == [os.fsencode(NO_TEXT)]
+
+
+def type_password(options: SSHOptions) -> None:
+    names = ("server", "keyfile", "known_hosts", "config_file", "agent", "backend")
+    with (
+        Terminal() as terminal,
+        start_program(
+            """
+            import os
+            os.open(tty, os.O_RDWR)
+            with TunneledContext() as ctx, ctx.socket(zmq.REQ) as sock:
+                sock.connect("tcp://127.0.0.1:1", ssh=options)
+            """,
+            tty=terminal.name,
+            options={name: getattr(options, name) for name in names},
+        ) as program,
+    ):
+        terminal.wait_for("'s password: ")
+        wait_until(lambda: not terminal.echoes)
+        terminal.type(f"{NO_TEXT}\n")
+        assert finish(program) == ""
 
 
 def test_a_key_and_a_password_where_the_server_wants_both(
@@ -567,7 +631,7 @@ class Terminal:
         termios.tcsetattr(self._tty, termios.TCSADRAIN, settings)
 
     def type(self, text: str) -> None:
-        os.write(self._user, text.encode())
+        os.write(self._user, os.fsencode(text))
 
     def __enter__(self) -> Terminal:
         return self
@@ -730,6 +794,7 @@ def test_the_end_of_input_is_no_answer(echo: Peer, tmp_path: Path, question: Rou
             message = finish(program)
             assert f"gave no answer when asked for '{question.questions[0][0][:-2]}'" in message
             assert "nobody to ask" not in message and "password=" not in message
+            assert "did not let" not in message
             assert terminal.echoes and server.heard == []
 
 

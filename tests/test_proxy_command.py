@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import zmq
 from tests.conftest import OwningContext
 from tests.deadline import ending
 from tests.faults.injection import stopped
+from tests.hostile import Script, hostile_server
 from tests.logins import entry_for
 from tests.peers import Peer, round_trip
 from tests.polling import wait_until
@@ -42,6 +44,20 @@ threading.Thread(target=up, daemon=True).start()
 while data := s.recv(65536):
     while data:
         data = data[os.write(1, data):]
+"""
+
+
+# Ends as soon as a file is there, which it takes away.
+EXPIRING = """
+import os, sys, threading, time
+def expire():
+    while not os.path.exists(sys.argv[3]):
+        time.sleep(0.01)
+    os.unlink(sys.argv[3])
+    sys.stderr.write("Good bye\\nThe token has expired")
+    sys.stderr.flush()
+    os._exit(3)
+threading.Thread(target=expire, daemon=True).start()
 """
 
 
@@ -133,6 +149,37 @@ def test_a_command_that_fails_is_told(
     by_hand = says.startswith(("(exit status", "(killed")) and says != "(exit status 0)"
     assert str(caught.value).endswith(": run it by hand to see why") is by_hand
     assert ("MaxStartups" in str(caught.value)) is (says == "(exit status 0)")
+
+
+@pytest.fixture
+def expiring(netcat: str, tmp_path: Path) -> tuple[str, Path]:
+    """A command that fails when a file is written, and that file."""
+    (tmp_path / "netcat.py").write_text(EXPIRING + NETCAT)
+    return f'{netcat} "{tmp_path / "end"}"', tmp_path / "end"
+
+
+def test_a_command_that_fails_later_is_told(
+    sock: Any, config: Config, openssh: OpenSSHServer, echo: Peer, expiring: tuple[str, Path]
+) -> None:
+    command, end = expiring
+    config(entry_for("name", openssh, f"ProxyCommand {command}"))
+    sock.connect(echo.address, ssh="name")
+    [tunnel] = sock.tunnels
+    end.touch()
+    wait_until(lambda: tunnel.reconnects == 1 and tunnel.state == "up")
+    assert "was lost: ProxyCommand" in tunnel.last_error
+    assert "ended (exit status 3: Good bye; The token has expired)" in tunnel.last_error
+    round_trip(sock)
+
+
+def test_a_command_that_fails_in_the_login_is_told(
+    sock: Any, config: Config, expiring: tuple[str, Path], tmp_path: Path
+) -> None:
+    command, end = expiring
+    with hostile_server(Script(on_service=lambda transport: end.touch()), tmp_path) as options:
+        file = config(f"Host 127.0.0.1\n  ProxyCommand {command}\n")
+        with pytest.raises(SSHConnectionError, match=r"Good bye\nThe token has expired\)"):
+            sock.connect("tcp://127.0.0.1:1", ssh=replace(options, config_file=str(file)))
 
 
 def test_a_command_that_says_nothing_is_given_up(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ import psutil
 import pytest
 import zmq
 
+from tests.hostile import HostileTransport, Script, hostile_server
 from tests.logins import arguments_for, entry_for, options_for
 from tests.peers import Peer
 from tests.polling import wait_until
@@ -123,6 +125,22 @@ def test_without_a_place_that_is_short_enough_the_variables_are_named(
             addr=echo.address,
         )
     assert "TMPDIR and XDG_RUNTIME_DIR" in output and "at most 50 bytes" in output
+
+
+def test_a_clock_that_is_set_in_the_middle_of_a_login(
+    echo: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def set_clock(transport: HostileTransport) -> None:
+        time.sleep(0.3)  # the client waits for the server's identification by now
+        later = time.time() + 3600
+        monkeypatch.setattr(time, "time", lambda: later)
+
+    with (
+        hostile_server(Script(prepare=set_clock), tmp_path) as options,
+        TunneledContext(isolate=False) as ctx,
+        ctx.socket(zmq.REQ) as sock,
+    ):
+        sock.connect(echo.address, ssh=options)
 
 
 def test_a_working_directory_that_was_removed(

@@ -68,22 +68,31 @@ def kind(program: Program, found: list[str]) -> str:
 def _dealt_by_time(program: Program) -> set[str]:
     """Return who deals messages out to several sockets in an order that time alone decides.
 
-    That is a peer that several sockets wait for, or ask: they reach it in any order, and so do
-    their questions. It is also a socket that has only those connections that are up, and several.
+    That is a peer that several sockets connect to at once, or ask: they reach it in any order, and
+    so do their questions. It is also a socket that uses only those connections that are up.
     """
-    reached: dict[str, set[str]] = {}
-    busy = set()
+    users: dict[str, set[str]] = {}
+    # Those of them that may not be connected yet.
+    coming: dict[str, set[str]] = {}
+    up, busy = set(), set()
     for step in program.steps:
         if step.do in ("connect", "connect_as"):
-            reached.setdefault(step.who, set()).add(step.args[0])
-        elif step.do in ("bind", "restart", "serve"):
-            busy |= (
-                {step.who} if sum(step.who in peers for peers in reached.values()) > 1 else set()
-            )
+            for sockets in users, coming:
+                sockets.setdefault(step.args[0], set()).add(step.who)
+        elif step.do in ("bind", "restart"):
+            up.add(step.who)
+            coming[step.who] = set(users.get(step.who, ()))
+        elif step.do == "close":
+            up.discard(step.who)
+        elif step.do == "settle":
+            coming = {peer: sockets for peer, sockets in coming.items() if peer not in up}
+        elif step.do == "serve" and len(users.get(step.who, ())) > 1:
+            busy.add(step.who)
+        busy |= {peer for peer in up if len(coming.get(peer, ())) > 1}
     busy |= {
         near.name
         for near in program.near
-        if near.options.get("IMMEDIATE") and len(reached.get(near.name, ())) > 1
+        if near.options.get("IMMEDIATE") and sum(near.name in each for each in users.values()) > 1
     }
     kinds = {each.name: each.kind for each in (*program.near, *program.far)}
     return {name for name in busy if kinds[name] in ("PUSH", "DEALER", "REQ")}

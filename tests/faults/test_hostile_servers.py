@@ -35,6 +35,7 @@ from paramiko.common import (
     MSG_NEWKEYS,
     MSG_REQUEST_SUCCESS,
     MSG_SERVICE_ACCEPT,
+    MSG_UNIMPLEMENTED,
     MSG_USERAUTH_BANNER,
     MSG_USERAUTH_FAILURE,
     MSG_USERAUTH_INFO_REQUEST,
@@ -55,7 +56,13 @@ from tests.hostile import (
 )
 from tests.leaks import gateways
 from tests.polling import wait_until
-from tunneledzmq import HostKeyChangedError, Tunnel, TunneledContext, TunnelError
+from tunneledzmq import (
+    HostKeyChangedError,
+    SSHConnectionError,
+    Tunnel,
+    TunneledContext,
+    TunnelError,
+)
 from tunneledzmq.check.show import PlainShow
 from tunneledzmq.check.steps import Check
 from tunneledzmq.gateway.trust import known_hosts
@@ -306,6 +313,18 @@ def test_a_login_that_comes_to_nothing(
     assert peak < MEMORY
 
 
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("when", ["on_keys", "on_service"])
+def test_a_server_that_has_no_room_is_quoted_and_may_be_asked_again(
+    when: str, ctx: TunneledContext, tmp_path: Path
+) -> None:
+    script = Script(**{when: lambda transport: transport.say(MSG_DISCONNECT, 12, "No room", "")})
+    with hostile_server(script, tmp_path) as options, ctx.socket(zmq.REQ) as sock:
+        for _ in range(5):
+            with pytest.raises(SSHConnectionError, match="before the login: it says 'No room'"):
+                sock.connect("tcp://127.0.0.1:1", ssh=options)
+
+
 # Sessions that go on
 
 
@@ -347,7 +366,14 @@ def offer_nonsense(transport: HostileTransport) -> None:
 
 MANY = 0xFFFFFFFF
 
+
 # ssh goes on too: the test is for both backends.
+def know_no_requests(transport: HostileTransport) -> None:
+    transport._handler_table[MSG_GLOBAL_REQUEST] = lambda m: transport.say(
+        MSG_UNIMPLEMENTED, m.seqno
+    )
+
+
 SESSIONS = {
     "lines before the identification": Script(
         before=(b"caf\xe9 \x1b[2J" + b"x" * 8000 + b"\r\n") * 23 + b"\xff\n" * 1000
@@ -399,6 +425,7 @@ SESSIONS = {
         )
     ),
     "new keys out of turn": Script(on_open=opened((MSG_NEWKEYS,))),
+    "global requests are unknown": Script(prepare=know_no_requests),
     "packets of no size": Script(on_open=opened((MSG_CHANNEL_CLOSE, None), size=0)),
 }
 

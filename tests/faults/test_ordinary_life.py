@@ -36,7 +36,7 @@ from tests.faults.injection import (
     wait_until_blocked,
 )
 from tests.logins import Server, arguments_for, options_for
-from tests.peers import Peer, arrived, free_port, sending_and_ending
+from tests.peers import Peer, arrived, free_port, round_trip, sending_and_ending
 from tests.polling import PATIENCE, wait_until
 from tests.programs import ObedientProgram
 from tests.sshd import OpenSSHServer
@@ -293,3 +293,24 @@ def test_a_tunnel_that_waits_for_its_peer_says_so(
     wait_until(lambda: tunnel.last_error)
     assert "it may not be up yet: Connection refused" in str(tunnel.last_error)
     assert "[up: the server cannot connect to it; it may not be up yet: Connection" in repr(tunnel)
+
+
+@both_backends
+def test_all_tunnels_to_a_peer_that_is_away_say_so_and_the_log_says_it_once(
+    ctx: TunneledContext, openssh: OpenSSHServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def logged() -> int:
+        return sum("it may not be up yet" in record.getMessage() for record in caplog.records)
+
+    port = free_port()
+    socks = [ctx.socket(zmq.DEALER) for _ in range(3)]
+    for sock in socks:
+        sock.connect(f"tcp://127.0.0.1:{port}", ssh=options_for(openssh))
+        wait_until(logged)
+    wait_until(lambda: all("it may not be up yet" in repr(tunnel) for tunnel in ctx.tunnels))
+    assert logged() == 1
+    with Peer("router", port=port):
+        for sock in socks:
+            round_trip(sock)
+    wait_until(lambda: all("it may not be up yet" in repr(tunnel) for tunnel in ctx.tunnels))
+    assert logged() == 2

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import zmq
 
+from tests.conftest import OwningContext
+from tests.deadline import ending
 from tests.faults.injection import (
     Relay,
     discard_answers,
@@ -23,7 +27,8 @@ from tests.peers import Peer, round_trip
 from tests.polling import wait_until
 from tests.programs import run_program
 from tests.sshd import OpenSSHServer
-from tunneledzmq import TunneledContext
+from tunneledzmq import SSHOptions, TunneledContext
+from tunneledzmq.gateway.traffic.servers import StreamServer
 
 Figures = Callable[[str], None]
 Remote = Callable[..., Peer]
@@ -166,6 +171,25 @@ def test_a_program_out_of_descriptors_is_told_and_the_others_go_on(
     figures(f"{output.strip()} sockets with 100 descriptors")
     assert int(output) > 20
     time_until_nothing_is_left(openssh)
+
+
+def test_descriptors_that_are_missing_for_a_connection_are_told(
+    openssh_options: SSHOptions, echo: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_descriptors(server: StreamServer) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with ending(OwningContext(isolate=False)) as ctx, ctx.socket(zmq.REQ) as sock:
+        monkeypatch.setattr(StreamServer, "get_request", out_of_descriptors)
+        sock.connect(echo.address, ssh=openssh_options)
+        [tunnel] = sock.tunnels
+        wait_until(lambda: tunnel.last_error is not None)
+        assert str(tunnel.last_error).endswith(
+            "cannot accept a connection: Too many open files; raise the limit of open files "
+            "(ulimit -n)"
+        )
+        monkeypatch.undo()
+        round_trip(sock)
 
 
 def test_no_descriptor_for_a_gateway_is_a_clear_error(openssh: OpenSSHServer, echo: Peer) -> None:

@@ -50,6 +50,7 @@ UNIX_TESTS = {
     ),
     "test_auth.py::test_a_key_in_the_agent": _AGENT,
     "test_demo.py::test_the_demo_fits_in_60_columns[sshd]": "the demo has none on Windows",
+    "test_demo.py::test_an_sshd_that_does_not_start_is_not_waited_for": "the same",
     "test_install.py::test_the_twins_may_be_imported_afterwards": "gevent, not installed there",
     "test_keys.py::test_a_key_file_that_was_named_must_be_usable[open to others]": "files' modes",
     "test_keys.py::test_a_key_file_that_was_named_must_be_usable[pipe]": "a FIFO",

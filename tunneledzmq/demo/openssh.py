@@ -17,8 +17,16 @@ from .server import ServerStatus
 
 __all__ = ["OpenSSHServer", "find_sshd"]
 
-# It ends with this program, however that ends: its standard input is then closed.
-_WATCH = '"$@" </dev/null & read -r _; kill $!; wait'
+# It ends with this program, however that ends: its standard input is then closed. What waits for
+# that goes with it.
+_WATCH = """
+exec 3<&0
+"$@" </dev/null 3<&- &
+sshd=$!
+(read -r _ <&3; kill $sshd) &
+wait $sshd
+kill $!
+"""
 
 # sshd may be where an ordinary account's PATH does not lead.
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/sbin", "/opt/homebrew/sbin")
@@ -113,7 +121,7 @@ class OpenSSHServer:
             )
         end = time.monotonic() + _TIMEOUT
         while "Server listening" not in self._log():
-            if "fatal" in self._log() or time.monotonic() > end:
+            if self._process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"sshd does not start: {self._log().strip()}")
             time.sleep(0.01)
 

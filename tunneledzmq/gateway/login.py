@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..shared.system.account import user_name
+from ..shared.text import because
 
 __all__ = ["BY_HAND", "HUNG_UP", "Learned", "Login", "LoginError", "Request", "local_user"]
 
@@ -180,6 +181,16 @@ class Login:
     def no_trust(self, code: int, text: str, kind: str = "HostKeyError") -> LoginError:
         """Make the error for a server that is not believed."""
         return LoginError(kind, code, f"{self.server}: {text}")
+
+    def hung_up(self, reason: str = "") -> LoginError:
+        """Make the error for a server that ends the connection before it was asked to let us in.
+
+        Args:
+            reason: what it said.
+        """
+        says = f"it says '{reason}'" if reason else ""
+        text = because("the server closed the connection before the login", says)
+        return self.no_connection(errno.ECONNRESET, text)
 
     def given_up(self) -> LoginError:
         """Make the error for a login that nobody waits for any more."""

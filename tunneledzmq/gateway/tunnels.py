@@ -231,11 +231,12 @@ class Tunnels:
         if len(self._forwards) <= _MAX_TOLD:
             self._send({"type": "taken", "id": forward.id})
 
-    def on_trouble(self, forward: Forward, reason: str) -> None:
+    def on_trouble(self, forward: Forward, reason: str, *, log: bool = True) -> None:
         """Tell the program what keeps a tunnel from working."""
         host, port = forward.remote
         text = f"{self.server}: {host}:{port}: {reason}"
-        logger.warning("%s", text)
+        if log:
+            logger.warning("%s", text)
         self._send({"type": "trouble", "id": forward.id, "message": text})
 
     def on_endpoint(self, forward: Forward, reason: str | None) -> None:

@@ -58,7 +58,7 @@ class Reader:
 
 
 def pack_string(data: bytes | str) -> bytes:
-    """Return `data` as a string."""
+    """Return `data` as a string; what stands for bytes that were no text is those bytes again."""
     if isinstance(data, str):
-        data = data.encode()
+        data = data.encode(errors="surrogateescape")
     return len(data).to_bytes(4, "big") + data

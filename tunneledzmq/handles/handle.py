@@ -21,6 +21,7 @@ from ..exceptions import GatewayError, SSHConnectionError, TunnelError
 from ..options import SSHOptions
 from ..shared.control import ControlChannel, How, Message
 from ..shared.directory import RuntimeDirectory, restore
+from ..shared.system.advice import reason_of
 from ..shared.system.descriptors import socketpair
 from ..shared.system.fork import undivided
 from ..shared.system.leg import private_leg, whose
@@ -630,7 +631,8 @@ def _copy(listener: socket.socket | None) -> socket.socket | None:
 
 def _cannot_start(server: str, exc: Exception) -> GatewayError:
     code = (exc.errno if isinstance(exc, OSError) else None) or errno.EAGAIN
-    return GatewayError(code, f"{server}: cannot start a gateway: {exc}")
+    reason = reason_of(exc) if isinstance(exc, OSError) else str(exc)
+    return GatewayError(code, f"{server}: cannot start a gateway: {reason}")
 
 
 def _error(error: Message) -> TunnelError:

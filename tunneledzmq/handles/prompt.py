@@ -79,7 +79,7 @@ def _ask_by(program: str, text: str) -> str:
         raise CannotAsk(f"SSH_ASKPASS={printable(program)} cannot be run: {why}") from exc
     if done.returncode:
         raise EndOfInput
-    said = done.stdout.decode(errors="replace")
+    said = done.stdout.decode(errors="surrogateescape")
     return said.partition("\n")[0].partition("\r")[0]
 
 

@@ -249,13 +249,13 @@ class _Attempt:
             answer = userauth.try_keyboard_interactive(user)
             asked = False
             while isinstance(answer, InfoRequest):
-                self._try_once("keyboard-interactive")
                 self._questions_asked += 1 + len(answer.prompts)
                 if self._questions_asked > _MAX_QUESTIONS:
                     raise self._endless(f"more than {_MAX_QUESTIONS} questions")
                 responses = self._passwords.respond(answer)
                 if responses is None:
                     return
+                self._try_once("keyboard-interactive")
                 asked = asked or bool(responses)
                 answer = userauth.respond(responses)
             self._passwords.learn(_is_granted(answer))
@@ -330,6 +330,8 @@ class _Attempt:
             if isinstance(exc, paramiko.SSHException):
                 text += f": {printable(str(exc))}"
             return self._login.no_connection(errno.ECONNRESET, text)
+        if not self._tried:
+            return self._login.hung_up(reason)
         text = f"the server broke the login off after {', '.join(self._tried)}: {reason}"
         if sum(offer.name in self._tried for offer in self._identities.offers) > 1:
             text += "; name the right key with keyfile=, and set agent=False"

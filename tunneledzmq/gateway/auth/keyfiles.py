@@ -121,7 +121,7 @@ class KeyFile:
         """
         if self._key is not None or self._text is None:
             return
-        secret = passphrase.encode() if passphrase is not None else None
+        secret = None if passphrase is None else passphrase.encode(errors="surrogateescape")
         try:
             self._key = _load(self._text, self.public, secret)
         except Exception as exc:

@@ -140,7 +140,7 @@ class Answers:
             if kind == "none":
                 logger.warning("%s: %s", self._login.server, printable(text))
             elif (answer := self._find(text, of_hop=who != "master")) is not None:
-                helper.sendall(b"=" + answer.encode())
+                helper.sendall(b"=" + answer.encode(errors="surrogateescape"))
 
     def _hand_over(self, helper: socket.socket) -> None:
         if self._connection is not None:

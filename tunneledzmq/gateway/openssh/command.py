@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 from ...shared.environment import environment_of_others
 from ...shared.interpreter import find_interpreter, is_called_python
+from ...shared.system.polling import LONGEST_WAIT
 from ..config import methods_of, server_name
 from ..login import Login, LoginError, Request
 from . import helper
@@ -298,7 +299,7 @@ def _ask(request: Request, ssh: str, *commands: list[str]) -> list[Settings]:
         )
         for command in commands
     ]
-    timeout = request.connect_timeout or _CONNECT_TIMEOUT
+    timeout = min(request.connect_timeout or _CONNECT_TIMEOUT, LONGEST_WAIT)
     deadline = time.monotonic() + timeout
     try:
         answers = [

@@ -208,6 +208,11 @@ _NO_SPEAKING = (
         errno.EPROTO,
         "no SSH server there, or a broken one: {}",
     ),
+    (
+        r"Received disconnect from .* port \d+:\d+: ?(.+)",
+        errno.ECONNRESET,
+        "the server closed the connection before the login: it says '{}'",
+    ),
     (r".*(?:Connection timed out|not responding).*", errno.ETIMEDOUT, "the server does not answer"),
     (
         r".*(?:[Cc]onnection (?:closed|reset)|Broken pipe|closed by remote).*",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import selectors
 import shutil
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 
-from ...shared.system.advice import raise_limit
+from ...shared.system.advice import reason_of
 from ..traffic import transport
 from ..traffic.pump import READ, Pump
 from ..traffic.window import Path
@@ -29,6 +31,9 @@ _READ_SIZE = 1 << 18
 
 # Control connections that ssh has not taken yet; it lets 64 wait.
 _MAX_ASKING = 32
+
+# Seconds for the last words of an ssh that has closed its sockets.
+_LAST_WORDS = 0.2
 
 # Seconds for ssh to end in order.
 _END_TIMEOUT = 2.0
@@ -180,9 +185,7 @@ class OpenSSHTransport:
             except OSError as exc:
                 if self.check_alive():
                     self.forget(channel.connection)
-                    text = f"cannot ask ssh for a channel: {exc.strerror or exc}"
-                    advice = raise_limit(exc)
-                    channel.connection.refused(f"{text}; {advice}" if advice else text)
+                    channel.connection.refused(f"cannot ask ssh for a channel: {reason_of(exc)}")
 
     def refuse(self, channel: Channel, text: str) -> None:
         """Tell why there is no channel."""
@@ -213,7 +216,7 @@ class OpenSSHTransport:
             logger.error("the session of ssh failed", exc_info=True)
         with self.pump.lock:
             self.ended = True
-            self._read_stderr()
+        self._hear_last_words()
         self._on_end(self, self._said.why_lost())
         with self.pump.lock:
             for channel in list(self._channels.values()):
@@ -225,6 +228,19 @@ class OpenSSHTransport:
         shutil.rmtree(self._directory, ignore_errors=True)
         self.pump.close()
         self.read_buffer = memoryview(b"")
+
+    def _hear_last_words(self) -> None:
+        """Let ssh say why it ends, which may come after its sockets are closed."""
+        process, deadline = self._process, time.monotonic() + _LAST_WORDS
+        if process is None:
+            return
+        with selectors.DefaultSelector() as selector:
+            for source in (process.life, process.stderr):
+                selector.register(source, selectors.EVENT_READ)
+            while (left := deadline - time.monotonic()) > 0:
+                ended = any(key.fd == process.life for key, _ in selector.select(left))
+                if not process.read_stderr(self._said) or ended:
+                    return
 
     def _close(self) -> None:
         for source in (self._stderr, self._life):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import socket
 import time
+from typing import Any
 
+from ...shared.system.advice import reason_of
 from ...shared.system.leg import connect_to
 from ...shared.system.tcp import watch_peer
 from ..attempt import Attempt
-from ..login import Login
+from ..login import HUNG_UP, Login
 from ..questions import Questions
 from .proxy_command import connect_over_command
 
@@ -32,8 +34,8 @@ def connect(login: Login, attempt: Attempt) -> socket.socket:
         sock = connect_over_command(login)
         done = f"over ProxyCommand {login.proxy_command!r}"
     else:
-        sock = _connect_directly(login, questions)
-        done = "{} port {}".format(*sock.getpeername())
+        sock, address = _connect_directly(login, questions)
+        done = "{} port {}".format(*address)
     attempt.on_abort(sock.close)
     questions.tell("connect", done)
     return sock
@@ -48,8 +50,11 @@ def _connect_over_hop(login: Login, endpoint: str) -> socket.socket:
         ) from exc
 
 
-def _connect_directly(login: Login, questions: Questions) -> socket.socket:
-    """Try the addresses of the server one after the other."""
+def _connect_directly(login: Login, questions: Questions) -> tuple[socket.socket, tuple[Any, ...]]:
+    """Try the addresses of the server one after the other; return the one that is connected, too.
+
+    A socket that is reset soon does not know its peer any more.
+    """
     deadline = time.monotonic() + login.connect_timeout
     try:
         found = socket.getaddrinfo(login.host, login.port, login.address_family, socket.SOCK_STREAM)
@@ -71,17 +76,19 @@ def _connect_directly(login: Login, questions: Questions) -> socket.socket:
             _bind(sock, login)
             sock.connect(address)
             watch_peer(sock, login.server_alive_interval * login.server_alive_count_max)
-            return sock
+            return sock, address
         except OSError as exc:
             if sock is not None:
                 sock.close()
             failure = exc
     if isinstance(failure, TimeoutError):
         raise login.timed_out() from failure
-    if isinstance(failure, ConnectionRefusedError):
+    if isinstance(failure, ConnectionResetError):
+        advice = HUNG_UP
+    elif isinstance(failure, ConnectionRefusedError):
         advice = "the connection was refused: does an SSH server listen on that port?"
     else:
-        advice = f"cannot be reached: {failure.strerror or failure}"
+        advice = f"cannot be reached: {reason_of(failure)}"
     raise login.no_connection(failure.errno or errno.ECONNABORTED, advice) from failure
 
 

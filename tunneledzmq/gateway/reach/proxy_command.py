@@ -11,8 +11,11 @@ from ...shared.system.job import REPLACE_SHELL
 from ..login import BY_HAND, HUNG_UP, Login, LoginError
 from .shell import ShellCommand
 
-__all__ = ["ProxySocket", "connect_over_command", "explain"]
+__all__ = ["ProxySocket", "connect_over_command", "explain", "why_ended"]
 
+
+# Seconds for a command to end with the connection over which it leads.
+_ENDS_WITHIN = 0.1
 
 # An ssh that leads to the server (-W), and what it says for want of somebody to ask.
 _SSH = re.compile(r"(?:\S*/)?ssh\s.*-W", re.DOTALL)
@@ -90,3 +93,13 @@ def explain(error: LoginError, sock: socket.socket | None, login: Login) -> Logi
             "wants is asked for"
         )
     return login.no_connection(error.errno, text)
+
+
+def why_ended(sock: socket.socket, login: Login) -> str:
+    """Say how the command of a session has failed that has ended; nothing if it has not."""
+    command = sock.command if isinstance(sock, ProxySocket) else None
+    if command is None or not command.wait(_ENDS_WITHIN):
+        return ""
+    command.end()
+    how = command.describe().replace("\n", "; ")  # it is a line in a log
+    return f"ProxyCommand {login.proxy_command!r} ended ({how})"

@@ -16,7 +16,7 @@ from ..attempt import Attempt
 from ..auth import authenticate, load_identities
 from ..login import Learned, Login, LoginError
 from ..reach.connect import connect
-from ..reach.proxy_command import explain
+from ..reach.proxy_command import explain, why_ended
 from ..reach.shell import finish
 from ..traffic.pump import Pump
 from ..traffic.servers import StreamServer, TCPServer
@@ -123,14 +123,16 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         # A key that cannot be used needs no server to be found out.
         identities = load_identities(self.login)
         transport = self._dialling.transport = self._get_transport()
+        questions = attempt.questions
         try:
             trusted = handshake(transport, self.login, self._learned)
+            key = transport.host_key
+            questions.tell("host key", f"{key.get_name()} {fingerprint(key)}")
+            authenticate(
+                transport, self.login, self._learned, questions, identities, trusted=trusted
+            )
         except LoginError as exc:
             raise explain(exc, self._dialling.sock, self.login) from exc
-        questions = attempt.questions
-        key = transport.get_remote_server_key()
-        questions.tell("host key", f"{key.get_name()} {fingerprint(key)}")
-        authenticate(transport, self.login, self._learned, questions, identities, trusted=trusted)
         questions.tell("authenticate", f"as {self.login.user}")
         attempt.check()
         # The session has no need to wake up now and then any more.
@@ -142,10 +144,17 @@ class TunnelForwarder(SSHTunnelForwarder):  # type: ignore[misc]
         link = Link(sock, Pump())
         # The session's thread may wait for the socket: nobody else may close it from now on.
         attempt.on_abort(link.abort, instead_of=sock.close)
-        transport = ForwardTransport(link, self._on_end)
+        transport = ForwardTransport(link, partial(self._on_session_end, sock))
         transport.packetizer.on_banner = partial(attempt.questions.tell, "banner")
         transport.use_compression(self.login.compression)
         return transport
+
+    def _on_session_end(
+        self, sock: socket.socket, transport: ForwardTransport, reason: str
+    ) -> None:
+        if not transport.disconnect_reason:
+            reason = why_ended(sock, self.login) or reason
+        self._on_end(transport, reason)
 
     def _make_ssh_forward_handler_class(self, remote_address_: tuple[str, int]) -> Any:
         # No handler is ever run: listeners hand their connections to the pump. It only tells the

@@ -168,6 +168,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
         # paramiko's would be for someone who waits for the answer; nobody does.
         self._handler_table[MSG_REQUEST_SUCCESS] = self._on_answer
         self._handler_table[MSG_REQUEST_FAILURE] = self._on_answer
+        # That of a server which knows no such requests at all.
+        self._handler_table[MSG_UNIMPLEMENTED] = self._on_answer
         # What paramiko has no name for would end the session.
         for kind in range(256):
             if kind not in MSG_NAMES:
@@ -427,7 +429,8 @@ class ForwardTransport(paramiko.ServiceRequestingTransport):  # type: ignore[mis
 
     def _parse_disconnect(self, m: Message) -> None:
         code = m.get_int()
-        reason = printable(m.get_string().strip())
+        # More lines than one would look like words of ours, and nobody may know the server yet.
+        reason = printable(next(iter(m.get_string().strip().splitlines()), b""))
         self.disconnect_reason = reason or f"reason {code} of RFC 4253, section 11.1"
         self._log(DEBUG, f"disconnected by the server: {self.disconnect_reason}")
 

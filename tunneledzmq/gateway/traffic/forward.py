@@ -12,6 +12,7 @@ from typing import Protocol
 from ...shared.control import How
 from ...shared.listener import endpoint_of
 from ...shared.pace import Pace
+from ...shared.system.advice import reason_of
 from ...shared.system.leg import AF_UNIX
 from .connection import Connection, End
 from .delivery import Delivery
@@ -66,7 +67,7 @@ class Host(Protocol):
         """libzmq has connected to a Unix socket."""
         ...
 
-    def on_trouble(self, forward: Forward, reason: str) -> None:
+    def on_trouble(self, forward: Forward, reason: str, *, log: bool = True) -> None:
         """Something keeps a tunnel from working."""
         ...
 
@@ -268,7 +269,7 @@ class Forward:
             self._accept_again = time.monotonic() + _PAUSE
             if not self._short:
                 self._short = True
-                self._host.on_trouble(self, f"cannot accept a connection: {exc}")
+                self._host.on_trouble(self, f"cannot accept a connection: {reason_of(exc)}")
             self._host.on_change(self)
             return False
         self._short = False
@@ -422,9 +423,9 @@ class Forward:
         self.update()
         self._host.on_change(self)
 
-    def on_refused(self, reason: str) -> None:
+    def on_refused(self, reason: str, *, log: bool) -> None:
         """Tell why the server does not reach the peer."""
-        self._host.on_trouble(self, reason)
+        self._host.on_trouble(self, reason, log=log)
 
     def on_ended(self, connection: Connection, end: End) -> None:
         """See to what a connection has left for libzmq."""
@@ -515,8 +516,8 @@ class Forward:
         present = len(self.connections) + len(self._visitors) + len(self._strangers)
         if self._over and not present:
             return None
-        if self.ending is None:
-            over = not present
+        if self.ending is None or self.for_gateway:
+            over = not present  # the program has ended, or the gateway that goes through it
         elif self._accept_again < _NEVER and not orphaned:
             # libzmq cannot come, whether it would or not.
             self.ending.broke(self._host.program_clock, away=_NEVER)

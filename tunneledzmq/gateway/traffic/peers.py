@@ -50,8 +50,13 @@ class Guest(Protocol):
         """The server reaches the peer, or does so no more."""
         ...
 
-    def on_refused(self, reason: str) -> None:
-        """The server does not reach the peer, for this reason."""
+    def on_refused(self, reason: str, *, log: bool) -> None:
+        """The server does not reach the peer.
+
+        Args:
+            reason: why.
+            log: whether that is to be logged; else another tunnel has done it.
+        """
         ...
 
     def on_ended(self, connection: Connection, end: End) -> None:
@@ -83,8 +88,9 @@ class Peer:
         # What uses each connection, and those of which the peer has not ended its side.
         self._users: dict[Connection, Guest] = {}
         self._open: set[Connection] = set()
-        # Why the server does not reach it; none if it does.
+        # Why the server does not reach it; none if it does. And which tunnels have been told.
         self.refusal: str | None = None
+        self._informed: set[Guest] = set()
 
     @property
     def answered(self) -> bool:
@@ -110,6 +116,7 @@ class Peer:
     def leave(self, forward: Guest) -> None:
         """Lead a tunnel here no more."""
         self.forwards.discard(forward)
+        self._informed.discard(forward)
         if not self.forwards and self._spare is not None:
             self._spare.abort()
         self.look()
@@ -256,11 +263,17 @@ class Peer:
         return time.monotonic(), self._pace, round_trip
 
     def _on_refused(self, reason: str) -> None:
+        if not reason:
+            return
         # Once: it is asked again and again.
-        if reason and reason != self.refusal:
+        is_new = reason != self.refusal
+        if is_new:
             self.refusal = reason
-            for forward in list(self.forwards):
-                forward.on_refused(reason)
+            self._informed.clear()
+        for forward in self.forwards - self._informed:
+            forward.on_refused(reason, log=is_new)
+            is_new = False
+        self._informed = set(self.forwards)
 
     def _tell(self) -> None:
         if self._told is not self._search.sight:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from ...shared.system.descriptors import socketpair
-from ...shared.system.polling import make_selector, sees_changes
+from ...shared.system.polling import LONGEST_WAIT, make_selector, sees_changes
 
 __all__ = ["READ", "WRITE", "Pump", "Source"]
 
@@ -73,11 +73,15 @@ class Pump:
             self._alarm.ring()
 
     def run_once(self, timeout: float | None) -> bool:
-        """Wait for events and handle them; tell whether there were any."""
+        """Wait for events and handle them; tell whether there were any.
+
+        Args:
+            timeout: seconds to wait at most; what is very long may be cut short.
+        """
         if self._alarm is not None:
             self._alarm.armed = True
         try:
-            events = self._selector.select(timeout)
+            events = self._selector.select(None if timeout is None else min(timeout, LONGEST_WAIT))
         except OSError as exc:
             if exc.errno != errno.EBADF:
                 raise

@@ -18,6 +18,7 @@ __all__ = [
     "convert_from_putty",
     "quote",
     "raise_limit",
+    "reason_of",
 ]
 
 HAS_OPENSSH = HAS_UNIX_SOCKETS
@@ -31,6 +32,12 @@ def raise_limit(error: OSError) -> str:
     """Say what to do where there are too many open files; nothing if it is not that."""
     few = error.errno in (errno.EMFILE, errno.ENFILE)
     return "raise the limit of open files (ulimit -n)" if few else ""
+
+
+def reason_of(error: OSError) -> str:
+    """Return the system's words for an error, and what to do where it is too many open files."""
+    words, advice = error.strerror or str(error), raise_limit(error)
+    return f"{words}; {advice}" if advice else words
 
 
 if sys.platform == "win32":

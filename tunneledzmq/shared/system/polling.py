@@ -13,7 +13,18 @@ from typing import Any
 
 from .leg import AF_UNIX
 
-__all__ = ["SEES_END_BEHIND_DATA", "look_at", "make_selector", "sees_changes", "takes", "untaken"]
+__all__ = [
+    "LONGEST_WAIT",
+    "SEES_END_BEHIND_DATA",
+    "look_at",
+    "make_selector",
+    "sees_changes",
+    "takes",
+    "untaken",
+]
+
+LONGEST_WAIT = 1e6
+"""Seconds to wait at once, at most: to the system, they are milliseconds in an int."""
 
 
 def sees_changes(selector: selectors.BaseSelector) -> bool:
@@ -30,9 +41,6 @@ if sys.platform == "win32":
     _POLLERR, _POLLHUP, _POLLNVAL = 1, 2, 4
     _POLLIN = _POLLRDNORM | _POLLRDBAND
     _ENDED = _POLLERR | _POLLHUP | _POLLNVAL
-
-    # Seconds: the milliseconds are an int.
-    _LONGEST_WAIT = 1e6
 
     class _PollFD(ctypes.Structure):
         _fields_ = (
@@ -107,7 +115,7 @@ if sys.platform == "win32":
             return self._keys
 
     def _milliseconds(seconds: float) -> int:
-        return math.ceil(min(max(seconds, 0.0), _LONGEST_WAIT) * 1000)
+        return math.ceil(max(seconds, 0.0) * 1000)
 
     def _number(fileobj: Any) -> int:
         number: int = fileobj if isinstance(fileobj, int) else fileobj.fileno()

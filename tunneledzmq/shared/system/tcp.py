@@ -9,6 +9,9 @@ from contextlib import suppress
 
 __all__ = ["watch_peer"]
 
+# They take an int.
+_MOST = 2**31 - 1
+
 # Options of IPPROTO_TCP of which Python does not know the names: netinet/tcp.h, ws2ipdef.h.
 _TCP_RXT_CONNDROPTIME = 0x80
 _TCP_MAXRT = 5
@@ -23,10 +26,12 @@ def watch_peer(sock: socket.socket, patience: float) -> None:
     """
     if not patience:
         return
+    seconds = min(math.ceil(patience), _MOST)
     with suppress(OSError):
         if sys.platform == "win32":
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_MAXRT, math.ceil(patience))
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_MAXRT, seconds)
         elif sys.platform == "darwin":
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_RXT_CONNDROPTIME, math.ceil(patience))
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_RXT_CONNDROPTIME, seconds)
         elif hasattr(socket, "TCP_USER_TIMEOUT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
+            milliseconds = min(int(patience * 1000), _MOST)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)

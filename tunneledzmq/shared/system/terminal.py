@@ -74,7 +74,7 @@ else:
         line = terminal.readline()
         if not line:
             raise EOFError
-        return line.decode(errors="replace").rstrip("\n")
+        return line.decode(errors="surrogateescape").rstrip("\n")
 
     def _read_hidden(terminal: RawIOBase, text: str) -> str:
         """Read a line that is not shown.
@@ -116,7 +116,7 @@ else:
                 if _in_foreground(terminal):
                     termios.tcsetattr(terminal.fileno(), _FLUSH, before)
         terminal.write(b"\n")
-        return line.partition(b"\n")[0].decode(encoding, "replace")
+        return line.partition(b"\n")[0].decode(encoding, "surrogateescape")
 
     def _open_unblocked(path: str, flags: int) -> int:
         return os.open(path, flags | os.O_NOCTTY | os.O_NONBLOCK)
