@@ -131,15 +131,11 @@ class TunneledSocket(zmq.Socket[_ReturnT], Generic[_ReturnT]):
         if connected is not None:
             return self._connect_tunnel_again(connected, text)
         tunnel = Tunnel(str(way.remote), way.options, way.local or "", pace=way.pace)
-        return self._open_tunnel_and_connect(tunnel, text)
-
-    def _open_tunnel_and_connect(self, tunnel: Tunnel, addr: str) -> _SocketContext[Self]:
         try:
             self._open_tunnel(tunnel)
-            return self._connect_tunnel(tunnel, addr)
+            return self._connect_tunnel(tunnel, text)
         except BaseException:
-            if tunnel.state not in ("closing", "closed"):
-                tunnel._cut()  # Ctrl-C in between
+            tunnel._cut_if_open()  # Ctrl-C in between
             raise
 
     def _open_tunnel(self, tunnel: Tunnel) -> None:

@@ -123,7 +123,12 @@ def tunnel_connection(
     assert way is not None
     tunnel = OwnTunnel(str(way.remote), ssh, way.local or "", pace=way.pace)
     tunnel._socket = weakref.ref(owner)
-    owner._open_tunnel_and_connect(tunnel, addr)
+    try:
+        owner._open_tunnel(tunnel)
+        owner._connect_tunnel(tunnel, addr)
+    except BaseException:
+        tunnel._cut_if_open()  # Ctrl-C in between
+        raise
     return tunnel
 
 

@@ -252,6 +252,10 @@ class Tunnel:
         """Close it at once: nothing is owed to anybody. Never waits."""
         self._close(0, How.CUT)
 
+    def _cut_if_open(self) -> None:
+        if self.state not in ("closing", "closed"):
+            self._cut()
+
     def __repr__(self) -> str:
         state = self.state
         why = self._last_error if state == State.DOWN.value else self._trouble
