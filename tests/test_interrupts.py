@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from types import FrameType
 from typing import Any
 
@@ -43,6 +45,19 @@ def interrupt_at(number: int) -> Callable[[FrameType, str, Any], Any]:
     return trace
 
 
+def is_interrupted(call: Callable[[], object], number: int) -> bool:
+    """Press Ctrl-C at the n-th line of `FILES` in a call; tell whether there was one."""
+    before = sys.gettrace()
+    sys.settrace(interrupt_at(number))
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
 @pytest.mark.parametrize("way", ["connect", "tunnel_connection"])
 @pytest.mark.parametrize("kind", CONTEXTS, ids=["blocking", "asyncio"])
 def test_a_connect_may_be_interrupted_at_any_line(
@@ -57,21 +72,11 @@ def test_a_connect_may_be_interrupted_at_any_line(
     with kind(ssh=options_for(openssh)) as ctx, ctx.socket(zmq.DEALER) as first:
         first.connect(echo.address)
         wait_until(lambda: first.tunnels[0].state == "up", what="there is a session")
-        interrupted = True
-        number = 0
-        while interrupted:
-            number += 1
+        for number in count(1):
             with ctx.socket(zmq.DEALER) as sock:
                 sock.linger = 0
-                before = sys.gettrace()
-                sys.settrace(interrupt_at(number))
-                try:
-                    connect(sock)
-                    interrupted = False
-                except KeyboardInterrupt:
-                    pass
-                finally:
-                    sys.settrace(before)
+                if not is_interrupted(partial(connect, sock), number):
+                    break
         assert number > 20
         wait_until(lambda: ctx.tunnels == first.tunnels, what="no other tunnel is left")
         wait_until(lambda: not ctx._tunnel_pool._begun, what="none is about to be opened")
@@ -84,23 +89,14 @@ def test_a_close_may_be_interrupted_at_any_line(
     with kind(ssh=options_for(openssh)) as ctx, ctx.socket(zmq.DEALER) as first:
         first.connect(echo.address)
         wait_until(lambda: first.tunnels[0].state == "up", what="there is a session")
-        interrupted = True
-        number = 0
-        while interrupted:
-            number += 1
+        for number in count(1):
             sock = ctx.socket(zmq.DEALER)
             sock.connect(echo.address)
-            before = sys.gettrace()
-            sys.settrace(interrupt_at(number))
-            try:
-                sock.close()
-                interrupted = False
-            except KeyboardInterrupt:
-                pass
-            finally:
-                sys.settrace(before)
+            was_interrupted = is_interrupted(sock.close, number)
             sock.close()  # as what cleans up after an exception does
             wait_until(lambda: ctx.tunnels == first.tunnels, what="no other tunnel is left")
+            if not was_interrupted:
+                break
         assert number > 5
 
 
