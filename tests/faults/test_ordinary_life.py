@@ -313,4 +313,5 @@ def test_all_tunnels_to_a_peer_that_is_away_say_so_and_the_log_says_it_once(
         for sock in socks:
             round_trip(sock)
     wait_until(lambda: all("it may not be up yet" in repr(tunnel) for tunnel in ctx.tunnels))
+    wait_until(lambda: logged() > 1)
     assert logged() == 2
