@@ -115,7 +115,7 @@ if sys.platform == "win32":
             return self._keys
 
     def _milliseconds(seconds: float) -> int:
-        return math.ceil(max(seconds, 0.0) * 1000)
+        return math.ceil(min(max(seconds, 0.0), LONGEST_WAIT) * 1000)
 
     def _number(fileobj: Any) -> int:
         number: int = fileobj if isinstance(fileobj, int) else fileobj.fileno()
