@@ -144,8 +144,8 @@ def _events(
     if one.uncounted or other.uncounted:
         # As often as there was time for, but nothing else.
         orders = (
-            "".join(sorted(set(orders[0]) - set("CFD"))),
-            "".join(sorted(set(orders[1]) - set("CFD"))),
+            "".join(sorted(set(orders[0]) - set("CFDP"))),
+            "".join(sorted(set(orders[1]) - set("CFDP"))),
         )
     found = []
     if orders[0] != orders[1]:

@@ -167,6 +167,8 @@ class _Draft:
         if not connected:
             return
         name, far = self._any(connected)
+        if self._kind == "REQ" and far in self._up:
+            return  # an answer that it does not read keeps libzmq's connection, for how long ever
         if self._chance(0.6):
             self._drain_all()
         self._settle()
@@ -397,7 +399,12 @@ class _Draft:
                 self._gone(name)
         how = self._any(("term", "destroy"))
         self._step("", "end_with", how, 1500, late)
-        self._step("", "drain_all", tuple(self._far_names), 0.4)
+        if self._far_kind == "REP":
+            # Without an answer it would take the first question only: whose that is, time decides.
+            for far in self._far_names:
+                self._step(far, "serve", 0.4)
+        else:
+            self._step("", "drain_all", tuple(self._far_names), 0.4)
 
     # What moves are made of.
 

@@ -32,7 +32,8 @@ class Near(End):
         """Peers that it was disconnected from while they were down, and is connected to again.
 
         libzmq still delivers what was sent before, over a connection of its own, and tells nothing
-        of its end. On plain TCP it has the same endpoint as the new one.
+        of its end. On plain TCP it has the same endpoint as the new one: what the monitor tells is
+        of both.
         """
         self._left_down: set[str] = set()
         self.idle_after_disconnect = False
@@ -71,11 +72,6 @@ class Near(End):
         if self.kind in SINGLE:
             return min(1, self.connects[peer])
         return self.connects[peer]
-
-    def live(self, peer: str, *, is_up: bool) -> int:
-        """Return how many connections to a peer are up, of those that can be told apart."""
-        count = self.monitor.live()[peer]
-        return min(int(is_up), count) if peer in self.resumed else count
 
     def look(self) -> None:
         """Read the monitor, without a call into the socket unless something waits for one."""

@@ -268,12 +268,11 @@ class Run:
         )
 
     def _connections(self) -> str:
-        up = {far.name for far in self._far.values() if far.up}
         near = {
             f"{near.name}-{peer}": live
             for near in self._near.values()
-            for peer in sorted(near.monitor.live())
-            if (live := near.live(peer, is_up=peer in up)) and not near.open.closed
+            for peer, live in sorted(near.monitor.live().items())
+            if peer not in near.resumed and not near.open.closed
         }
         far = {far.name: far.live for far in self._far.values() if far.live}
         topics = {
@@ -287,19 +286,17 @@ class Run:
     def _all_connected(self) -> bool:
         sockets = [near for near in self._near.values() if not near.open.closed]
         for far in self._far.values():
-            live = [near.live(far.name, is_up=far.up) for near in sockets]
+            told = [near for near in sockets if far.name not in near.resumed]
+            live = [near.monitor.live()[far.name] for near in told]
             if far.kind == "MUTE":
                 continue
             if not far.up:
                 if any(live):
                     return False
                 continue
-            wanted = [near.expects(far.name) for near in sockets]
-            shown = [
-                min(1, count) if far.name in near.resumed else count
-                for near, count in zip(sockets, wanted, strict=True)
-            ]
-            if live != shown or far.live != sum(wanted):
+            if live != [near.expects(far.name) for near in told]:
+                return False
+            if far.live != sum(near.expects(far.name) for near in sockets):
                 return False
         return True
 

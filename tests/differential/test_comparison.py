@@ -117,7 +117,7 @@ def test_what_is_sent_late_is_told_from_the_next_connection() -> None:
     seen = Run(program, Direct()).run()
     assert seen.received["f0"] == {"n0": ["'n0:0|'"]}
     assert seen.events["n0-f0"].uncounted
-    assert "'n0-f0': 1" in seen.states[8]
+    assert seen.states[8] == "{} {'f0': 1}"
     assert seen.states[11] == "{} {}"
 
 
