@@ -326,10 +326,11 @@ class _Draft:
             to = name if self._far_kind in ("ROUTER",) else None
             if self._far_kind in ("SUB", "REP", "PULL"):
                 return
-            if self._far_kind == "STREAM" and not any(
-                self._connects.get((near, far)) for near in self._open
+            if (
+                self._far_kind == "STREAM"
+                and sum(self._connects.get((near, far), 0) > 0 for near in self._open) != 1
             ):
-                return
+                return  # to the one that it has heard of last: of several, time decides which
             self._step(far, "send", to, self._parts(far))
         if self._chance(0.8):
             self._step(name, "drain")

@@ -160,7 +160,10 @@ class Peer:
 
     @property
     def _wanted(self) -> bool:
-        return any(forward.wants_peer for forward in self.forwards)
+        return self._wanted_by_others(None)
+
+    def _wanted_by_others(self, user: Guest | None) -> bool:
+        return any(forward.wants_peer for forward in self.forwards if forward is not user)
 
     @property
     def _pace(self) -> Pace:
@@ -232,14 +235,14 @@ class Peer:
         if forward is not None:
             forward.connections.discard(connection)
         if connection.transport is self._peers.transport:
-            self._learn(connection, end, reason)
+            self._learn(connection, end, reason, forward)
         # Nobody is to connect again before it is known what for.
         self._tell()
         if forward is not None:
             forward.on_ended(connection, end)
         self.look()
 
-    def _learn(self, connection: Connection, end: End, reason: str) -> None:
+    def _learn(self, connection: Connection, end: End, reason: str, user: Guest | None) -> None:
         """Learn about the peer from the end of a connection."""
         unused = connection in (self._asking, self._spare)
         if connection is self._asking:
@@ -254,6 +257,8 @@ class Peer:
             self._on_refused(reason)
         elif not self._open and (unused or end is not End.LIBZMQ or connection.silent):
             self._search.lost(*self._circumstances)
+        elif not self._open and not self._wanted_by_others(user):
+            self._search.left(*self._circumstances)
 
     @property
     def _circumstances(self) -> tuple[float, Pace, float]:
